@@ -31,6 +31,7 @@
 //! | [`reconciler`] | sweeps: regular reads of Belvo's API that find changes that no webhook reported |
 //! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`os`], [`tls`], [`direct`] | wiring |
 //! | [`drawing`], [`schemas`], [`printable`] | the drawing of the machine; JSON Schemas; texts from outside, made safe for a terminal |
+//! | [`replay`] | the shadow replay: another policy over what relink has recorded |
 //! | [`rehearsal`] | relink against its sandbox (the crate `belvo-sandbox`, a stand-in for Belvo): demo, a relink to connect apps to, scenarios, a month of a fleet |
 //! | [`simulation`] | node, jobs and reconciler with injected faults: one seed is one run |
 //!
@@ -100,6 +101,7 @@ pub mod journal;
 
 pub mod outbound;
 
+pub mod replay;
 pub mod schemas;
 
 pub mod http;

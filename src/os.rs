@@ -54,6 +54,22 @@ pub fn create_private_directory(path: &Path) -> io::Result<bool> {
     builder.create(path).map(|()| true)
 }
 
+/// Whether only the user of this process, or nobody, can enter a directory. On other systems than Unix the answer is yes.
+pub fn is_private(path: &Path) -> bool {
+    #[cfg(unix)]
+    return std::fs::metadata(path).is_ok_and(|metadata| std::os::unix::fs::MetadataExt::mode(&metadata) & 0o077 == 0);
+    #[cfg(not(unix))]
+    true
+}
+
+/// How many bytes the file system of this path has left for this user; `None` if that is unknown.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::fs::statvfs(path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    #[cfg(not(unix))]
+    None
+}
+
 /// Whether an open file has no name any more, so that its content is lost when it is closed.
 ///
 /// # Errors

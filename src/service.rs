@@ -11,6 +11,7 @@
 //! (`own_server`). If another NATS cannot be reached at the start, only the journal and the HTTP server begin (`nats`).
 
 mod data_directory;
+pub mod doctor;
 mod nats;
 mod outbound;
 mod own_server;
@@ -34,7 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::nats::Bus;
 use self::own_server::OwnServer;
-pub use self::probe::probe;
+pub use self::probe::{connect, probe};
 use self::proxy::{BoundProxy, RunningProxy};
 use self::readiness::Sources;
 use self::stop::StopBudget;
@@ -71,6 +72,8 @@ pub struct Service {
     node: Task<Result<(), NodeError>>,
     node_stop: CancellationToken,
     streams: Task<Result<(), StreamError>>,
+    /// Tries Belvo's keys once.
+    _keys_check: Option<Task<()>>,
     jobs: Option<Task<()>>,
     reconciler: Option<(Reconciler, Task<()>)>,
     outbound: Vec<Task<()>>,
@@ -182,6 +185,7 @@ impl Service {
             },
         });
         let streams = spawn(after(is_ready.clone(), stop.clone(), watch.run(stop.clone())));
+        let keys_check = belvo.clone().map(|belvo| spawn(probe::check_keys(belvo)));
         let jobs = belvo.clone().map(|belvo| {
             let known = KnownLinks { store: Arc::new(store.clone()), policy: config.policy.clone() };
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, known, guard.clone(), clock.clone());
@@ -245,6 +249,7 @@ impl Service {
             node,
             node_stop,
             streams,
+            _keys_check: keys_check,
             jobs,
             reconciler,
             outbound,

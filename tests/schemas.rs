@@ -1,6 +1,13 @@
 //! The files of `schemas/` are current, the examples are valid, and all messages of the machine are valid by the
 //! schemas.
 
+#[path = "schemas/documents.rs"]
+mod documents;
+#[path = "schemas/json_schema.rs"]
+mod json_schema;
+#[path = "schemas/released.rs"]
+mod released;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;

@@ -7,12 +7,15 @@
 //!   running relink over HTTP (`client`) and print its answers (`history`, `due`, `sentences`) as text or, with `--json`, as
 //!   JSON (`output`); `moment` reads times, `progress` shows long work
 //!
+//! - `replay` reads the streams of NATS by itself, because it needs all of them; `doctor` asks every part, with or without a running relink
+//!
 //! Each subcommand calls the module that does the work.
 
 mod at;
 mod client;
 mod commands;
 mod dead_letters;
+mod doctor;
 mod due;
 mod examples;
 mod history;
@@ -23,6 +26,7 @@ mod moment;
 mod observed;
 mod output;
 mod progress;
+mod replay;
 mod sentences;
 mod signals;
 mod stats;
@@ -75,6 +79,9 @@ enum Command {
     /// Print the resolved configuration, with hidden secrets and the origin of every value
     #[command(after_help = EXIT_CODES)]
     CheckConfig(CheckConfigArgs),
+    /// Check NATS, the streams, the clocks, the disk, Belvo's keys and the running service; each problem with what to do
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
     /// List links as a table
     #[command(after_help = links::LIST_EXAMPLES)]
     Links(links::LinksArgs),
@@ -99,6 +106,9 @@ enum Command {
     /// Show how many outages were repaired, how far the others got, and how long it took
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
+    /// Replay what relink has recorded with another policy, and report which notices would differ; nothing is written
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::ReplayArgs),
     /// Read a link from Belvo now; this needs Belvo's keys
     #[command(after_help = commands::EXAMPLES)]
     Verify(commands::CommandArgs),
@@ -307,11 +317,13 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Why(args) => return why::run(args).await,
         Command::At(args) => return at::run(args).await,
         Command::Institutions(args) => return institutions::run(args).await,
+        Command::Doctor(args) => return doctor::run(args).await,
         Command::Links(args) => return links::list(args).await,
         Command::Show(args) => return links::show(args).await,
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,
         Command::Observed(args) => return observed::run(args).await,
         Command::Stats(args) => return stats::run(args).await,
+        Command::Replay(args) => return replay::run(args).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,

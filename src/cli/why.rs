@@ -1,11 +1,11 @@
-//! `relink why`: the history of a link, or of the link of a message (`history` formats it).
+//! `relink why`: the history of a link, by the id of the link or of a message about it. `history` formats it.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::client::{self, RelinkArgs, RunningRelink};
+use super::client::{RelinkArgs, RunningRelink, is_unavailable};
 use super::history;
 use super::output::{print, print_json};
 use crate::clock;
@@ -27,25 +27,25 @@ pub(super) struct WhyArgs {
     relink: RelinkArgs,
 }
 
-pub(super) async fn run(args: WhyArgs) -> anyhow::Result<ExitCode> {
-    let WhyArgs { subject, relink } = args;
-    // A message id is `<link>.<version>.<n>`, and no link id has a dot.
-    let (link, behind) = match subject.trim().split_once('.') {
-        Some((link, behind)) => (link, Some(behind)),
-        None => (subject.trim(), None),
-    };
-    let link: LinkId = link.parse().with_context(|| format!("`{}`", printable(link)))?;
-    let link = link.as_str();
+pub(super) async fn run(WhyArgs { subject, relink }: WhyArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(relink)?;
     if relink.json {
+        let (link, _) = parts(&subject)?;
         return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);
     }
+    print(&explain(&relink, &subject).await?)
+}
+
+/// The history of a link in sentences, with the message marked if `subject` is the id of one.
+pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Result<String> {
+    let (link, behind) = parts(subject)?;
+    let link = link.as_str();
     let history = match relink.history(link).await {
         Ok(history) => history,
         // The history is on NATS, and the last state is in the store too.
-        Err(error) if client::is_unavailable(&error) => {
+        Err(error) if is_unavailable(&error) => {
             let last = relink.last_state(link).await.map_err(|_| error)?;
-            return print(&history::show_last_state(&last, clock::now())?);
+            return history::show_last_state(&last, clock::now());
         }
         Err(error) => return Err(error),
     };
@@ -53,5 +53,15 @@ pub(super) async fn run(args: WhyArgs) -> anyhow::Result<ExitCode> {
     let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
     // Without the deadline, the output only lacks a time.
     let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
-    print(&history::show(&history, message.as_deref(), due_at, clock::now())?)
+    history::show(&history, message.as_deref(), due_at, clock::now())
+}
+
+/// The link, and what follows it in the id of a message. A message id is `<link>.<version>.<n>`, and no link id has a dot.
+fn parts(subject: &str) -> anyhow::Result<(LinkId, Option<&str>)> {
+    let (link, behind) = match subject.trim().split_once('.') {
+        Some((link, behind)) => (link, Some(behind)),
+        None => (subject.trim(), None),
+    };
+    let link = link.parse().with_context(|| format!("`{}`", printable(link)))?;
+    Ok((link, behind))
 }

@@ -111,6 +111,13 @@ impl Layers {
         layers
     }
 
+    /// The values of one file.
+    pub(super) fn of_file(path: &Path) -> Self {
+        let mut layers = Self::default();
+        layers.add_file(path);
+        layers
+    }
+
     fn put(&mut self, setting: &Setting, raw: Raw, origin: Origin) {
         self.found.insert(setting.key, Found { raw, origin });
     }

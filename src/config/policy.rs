@@ -1,7 +1,11 @@
 //! The settings of the state machine (`policy.*`).
 
+use std::path::Path;
+
 use super::catalogue::SETTINGS;
+use super::layers::{Layers, Sources};
 use super::reader::Reader;
+use super::{Config, ConfigError};
 use crate::link::{InstitutionNotices, Policy, PolicySettings, QuietHours, Supersede};
 
 /// Reads the settings of the machine. `None` if one of them is wrong; then it has been noted.
@@ -45,6 +49,30 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
                 SETTINGS.iter().map(|setting| setting.key).find(|key| key.strip_prefix("policy.") == Some(bad.setting));
             reader.reject(key.unwrap_or("policy"), bad.problem);
             None
+        }
+    }
+}
+
+impl Config {
+    /// The policy of these sources, with the settings of `[policy]` in another file in their place. The other settings of that file are not
+    /// used.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be used, or has no setting of the policy.
+    pub fn policy_with(&self, sources: &Sources, file: &Path) -> Result<Policy, ConfigError> {
+        let Layers { found, mut problems } = Layers::of_file(file);
+        let mut layers = Layers::collect(sources);
+        let changed: Vec<_> = found.into_iter().filter(|(key, _)| key.starts_with("policy.")).collect();
+        if changed.is_empty() && problems.is_empty() {
+            problems.push(format!("file {}: has no setting of [policy]", file.display()));
+        }
+        layers.problems = problems;
+        layers.found.extend(changed);
+        let mut reader = Reader { layers };
+        let policy = read(&mut reader, self.belvo.keys.is_some());
+        match policy {
+            Some(policy) if reader.layers.problems.is_empty() => Ok(policy),
+            _ => Err(ConfigError { problems: reader.layers.problems }),
         }
     }
 }

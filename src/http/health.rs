@@ -12,7 +12,8 @@ use crate::belvo;
 use crate::contract::{Alive, At, JournalWaiting, Ready};
 use crate::journal::{Acknowledge, Waiting};
 
-const KEYS_REFUSED: &str = "Belvo refuses the API keys: check belvo.secret_id, belvo.secret_password and belvo.url";
+/// The warning while Belvo refuses the keys. The service logs it at its start too.
+pub const KEYS_REFUSED: &str = "Belvo refuses the API keys: check belvo.secret_id, belvo.secret_password and belvo.url";
 
 pub(super) async fn alive() -> Json<Alive> {
     Json(Alive { status: "alive", version: env!("CARGO_PKG_VERSION") })

@@ -79,7 +79,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
 use self::auth::{Caller, Keys, Tokens};
-pub use self::health::OBSERVES;
+pub use self::health::{KEYS_REFUSED, OBSERVES};
 pub use self::listener::{Limits, serve};
 use self::log_sample::LogSample;
 use self::problem::{Kind, Problem};

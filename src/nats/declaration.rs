@@ -211,8 +211,11 @@ impl Declaration {
         self.matches(context).await?.ok_or_else(|| self.error("create", &"another process deletes it again"))
     }
 
-    /// `None` if it does not exist. If it exists and differs from the declaration, the result is an error.
-    async fn matches(&self, context: &jetstream::Context) -> Result<Option<Ensured>, StreamError> {
+    /// Compares it, and creates nothing. `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`StreamError`], also if it differs from the declaration.
+    pub(crate) async fn matches(&self, context: &jetstream::Context) -> Result<Option<Ensured>, StreamError> {
         match &self.wanted {
             Wanted::Stream(wanted) => match context.get_stream(&wanted.name).await {
                 Ok(found) => {

@@ -32,13 +32,19 @@ struct JetStreamConfig {
 
 /// Logs a warning if this version of nats-server has a known fault that loses acknowledged messages.
 pub fn warn_of_an_old_server(version: ServerVersion) {
-    if version < PREFERRED {
-        tracing::warn!(
-            nats.version = %version,
+    if let Some(fault) = known_fault(version) {
+        tracing::warn!(nats.version = %version, "{fault}");
+    }
+}
+
+/// The known fault of this version of nats-server that loses acknowledged messages, with what to do; `None` if there is none.
+pub fn known_fault(version: ServerVersion) -> Option<String> {
+    (version < PREFERRED).then(|| {
+        format!(
             "this version of nats-server can lose acknowledged messages if its host crashes while it compacts a stream (nats-server PRs \
              8475 and 8629); use {PREFERRED} or newer"
-        );
-    }
+        )
+    })
 }
 
 /// Logs a warning if the server does not sync each write, or if this cannot be checked. `monitor_url` is the address of the server's HTTP
@@ -65,7 +71,11 @@ pub async fn warn_where_promises_cannot_be_kept(monitor_url: Option<&str>, repli
     }
 }
 
-async fn sync_always(monitor_url: &str) -> Result<bool, String> {
+/// Whether the server syncs each write. `monitor_url` is the address of its HTTP monitor.
+///
+/// # Errors
+/// The error text, if the monitor does not answer as documented.
+pub async fn sync_always(monitor_url: &str) -> Result<bool, String> {
     let client = crate::direct::client().timeout(MONITOR_TIMEOUT).build().map_err(|error| error.to_string())?;
     // The error is logged without the address, which may contain a password.
     let failed = |error: reqwest::Error| error.without_url().to_string();

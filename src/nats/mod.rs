@@ -21,6 +21,8 @@
 //! | `notes` | the notes of the node, as log lines and metrics |
 //! | [`events`] | reads the messages about links and institutions as they come |
 //! | [`history`] | reads all messages about one link on the output stream |
+//! | [`inspection`] | compares the streams with their declarations and reads their sizes, for `relink doctor` |
+//! | [`recorded`] | reads everything that a stream has recorded, for `relink replay` |
 //! | [`durability`], [`server_health`] | check whether a server syncs its writes, and whether it can write |
 //! | [`connection`] | connects: addresses, login, TLS |
 //! | [`server`], [`server_binary`], [`server_login`] | a nats-server as a child process: started and stopped; its binary; its password |
@@ -42,6 +44,7 @@ pub mod dead_letter;
 mod dead_letter_log;
 pub mod events;
 pub mod history;
+pub mod inspection;
 
 pub mod commit;
 pub mod envelope;
@@ -52,6 +55,7 @@ mod notes;
 mod output_read;
 pub mod partition;
 mod raw_message;
+pub mod recorded;
 mod restore;
 mod streams_read;
 

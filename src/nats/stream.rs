@@ -222,7 +222,10 @@ pub async fn consumers_with_damaged_state(
 
 /// relink 0.2 had its outputs in `LINKS`, and a copy of the states in `KV_links`. These streams must be removed by an operator, because the
 /// new output stream has the name of one and the subjects of the other.
-async fn refuse_streams_of_0_2(context: &jetstream::Context, subjects: &Subjects) -> Result<(), StreamError> {
+pub(crate) async fn refuse_streams_of_0_2(
+    context: &jetstream::Context,
+    subjects: &Subjects,
+) -> Result<(), StreamError> {
     let [notices, _states] = &subjects.output_wildcards()[..] else { return Ok(()) };
     let is_old_output = |config: &stream::Config| config.subjects.contains(notices);
     let is_old_copy = |config: &stream::Config| config.sources.as_ref().is_some_and(|sources| !sources.is_empty());

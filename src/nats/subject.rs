@@ -215,6 +215,16 @@ impl Subjects {
         format!("{}.notice.>", self.output_prefix)
     }
 
+    /// All notices that observe mode keeps back.
+    pub fn observed_wildcard(&self) -> String {
+        format!("{}.observed.>", self.output_prefix)
+    }
+
+    /// The inputs of all partitions, as stored: `belvo.*.*.*`.
+    pub fn stored_inputs(&self) -> String {
+        format!("{}.*.*.*", self.input_prefix)
+    }
+
     /// The webhooks of all partitions, as stored: `belvo.*.webhook.*`.
     pub fn stored_webhooks(&self) -> String {
         format!("{}.*.{}.*", self.input_prefix, InputKind::Webhook)

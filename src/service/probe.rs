@@ -1,15 +1,53 @@
-//! `check-config --probe`: whether NATS and Belvo accept the settings. Nothing is changed there.
+//! Whether NATS and Belvo accept the settings, for `check-config --probe` and `doctor`. Nothing is changed there.
 
 use anyhow::{Context as _, anyhow};
 
+use async_nats::Client;
+
 use super::belvo_client;
-use crate::belvo::CallError;
+use crate::belvo::{self, CallError};
 use crate::config::Config;
+use crate::http;
+use crate::nats::connection::Access;
 use crate::nats::server::min_version_check;
+use crate::nats::server_login;
 
 /// Connects to NATS and calls Belvo. Returns the name of each part with its answer.
 pub async fn probe(config: &Config) -> Vec<(&'static str, anyhow::Result<String>)> {
     vec![("NATS", probe_nats(config).await), ("Belvo", probe_belvo(config).await)]
+}
+
+/// Makes one call with Belvo's keys, so that `/readyz` names refused keys from the start on, and not only after the first sweep. Every other
+/// failure is left to the sweeps.
+pub(super) async fn check_keys(client: belvo::Client) {
+    if let Err(error) = client.knows_any_link().await {
+        if client.are_keys_refused() {
+            tracing::error!(%error, "{}", http::KEYS_REFUSED);
+        } else {
+            tracing::debug!(%error, "Belvo's keys could not be tried at the start");
+        }
+    }
+}
+
+/// Connects to the NATS of a relink with this configuration: the configured one, or the one that relink runs itself.
+///
+/// # Errors
+/// There is no connection.
+pub async fn connect(config: &Config, name: &str) -> anyhow::Result<Client> {
+    let access = match &config.nats.access {
+        Some(access) => access.clone(),
+        None => {
+            let file = server_login::url_file(&config.store.data_dir.join("nats"));
+            let url = std::fs::read_to_string(&file).with_context(|| {
+                format!(
+                    "no nats.url is configured, and relink's own nats-server has never run in this data directory: {} cannot be read",
+                    file.display()
+                )
+            })?;
+            Access::of_urls([url.trim()])?
+        }
+    };
+    access.connect(name).await.with_context(|| format!("cannot connect to NATS at {access}"))
 }
 
 async fn probe_nats(config: &Config) -> anyhow::Result<String> {
@@ -21,7 +59,7 @@ async fn probe_nats(config: &Config) -> anyhow::Result<String> {
     Ok(format!("connected to {access}, version {version}, with JetStream"))
 }
 
-async fn probe_belvo(config: &Config) -> anyhow::Result<String> {
+pub(super) async fn probe_belvo(config: &Config) -> anyhow::Result<String> {
     let Some(keys) = &config.belvo.keys else { return Ok("not set; relink makes no calls to Belvo".to_owned()) };
     let Some(client) = belvo_client(config)? else { return Ok("not set".to_owned()) };
     match client.knows_any_link().await {

@@ -15,5 +15,6 @@ mod observe;
 mod persons;
 mod plans;
 mod repair_links;
+mod replay;
 mod secrets;
 mod superseded;

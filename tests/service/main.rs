@@ -15,3 +15,4 @@ mod reconciler;
 mod recovery;
 mod restored_streams;
 mod sweeps_continue;
+mod tools;

@@ -1,0 +1,208 @@
+//! Reads what a stream has recorded, in the order of the stream: for `relink replay`.
+//!
+//! A pull consumer reads the messages. A message with headers that the client cannot parse ends the pull (`foreign.rs`); then the next
+//! messages are read one by one, and the pull goes on behind them. The consumer is kept in the memory of the server and is deleted by it;
+//! nothing else is changed there.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use bytes::Bytes;
+use futures::StreamExt;
+use time::OffsetDateTime;
+
+use super::foreign::Walk;
+use super::limit::{REQUEST_TIMEOUT, reconnected, within};
+use super::raw_message::RawMessage;
+use super::subject::Subjects;
+use crate::link::Timestamp;
+
+/// How long to wait for the next message. The stream has it, but the server may have to search a large stream for it.
+const NEXT_MESSAGE_WAIT: Duration = Duration::from_secs(60);
+
+/// How many messages one pull asks for.
+const PULL_MESSAGES_MAX: usize = 512;
+
+/// How many messages are read one by one after a pull that was interrupted.
+const ONE_BY_ONE: usize = 16;
+
+/// How long the server keeps the consumer of a reader that is gone.
+const CONSUMER_LIFE: Duration = Duration::from_secs(30);
+
+/// A message as a stream has stored it.
+#[derive(Clone, Debug)]
+pub struct RecordedMessage {
+    /// The subject.
+    pub subject: String,
+    /// The sequence on the stream.
+    pub sequence: u64,
+    /// When it was stored, in nanoseconds since the Unix epoch.
+    pub stored_at_ns: i64,
+    /// The headers, in order.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub payload: Bytes,
+}
+
+/// What a stream has.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordedExtent {
+    /// Whether older messages have been deleted.
+    pub is_cut: bool,
+    /// When its first message was stored; `None` if it has none.
+    pub first_at: Option<Timestamp>,
+    /// How many messages each subject keeps; `None`: all.
+    pub per_subject: Option<usize>,
+}
+
+/// The two streams of an environment, to be read.
+#[derive(Clone, Debug)]
+pub struct Recordings {
+    context: Context,
+    subjects: Subjects,
+}
+
+impl Recordings {
+    /// Reads by this connection.
+    pub fn new(client: async_nats::Client, subjects: Subjects) -> Self {
+        Self { context: async_nats::jetstream::new(client), subjects }
+    }
+
+    /// The subjects of the environment.
+    pub const fn subjects(&self) -> &Subjects {
+        &self.subjects
+    }
+
+    /// What a stream has now.
+    ///
+    /// # Errors
+    /// The error text of a request.
+    pub async fn extent(&self, stream: &str) -> Result<RecordedExtent, String> {
+        extent(&self.context, stream).await
+    }
+
+    /// Calls `each` with every message of these subjects that the stream has now, from the time `from` on if it is given, until `each`
+    /// breaks.
+    ///
+    /// # Errors
+    /// The error text of a request, or of a read that makes no progress.
+    pub async fn read(
+        &self,
+        stream: &str,
+        filters: Vec<String>,
+        from: Option<Timestamp>,
+        each: impl FnMut(RecordedMessage) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        read(&self.context, stream, filters, from, each).await
+    }
+}
+
+async fn extent(context: &Context, stream: &str) -> Result<RecordedExtent, String> {
+    let info = within(REQUEST_TIMEOUT, async {
+        let stream = context.get_stream(stream).await.map_err(|error| format!("stream {stream}: {error}"))?;
+        Ok(stream.cached_info().clone())
+    });
+    let info = info.await?;
+    let first_at = (info.state.messages > 0).then(|| at(info.state.first_timestamp));
+    let per_subject = usize::try_from(info.config.max_messages_per_subject).ok().filter(|max| *max > 0);
+    Ok(RecordedExtent { is_cut: info.state.first_sequence > 1, first_at, per_subject })
+}
+
+async fn read(
+    context: &Context,
+    stream: &str,
+    filters: Vec<String>,
+    from: Option<Timestamp>,
+    mut each: impl FnMut(RecordedMessage) -> ControlFlow<()>,
+) -> Result<(), String> {
+    let start = from.map(|from| OffsetDateTime::from_unix_timestamp_nanos(i128::from(from.as_millis()) * 1_000_000));
+    let start = start.transpose().map_err(|error| error.to_string())?;
+    let mut deliver = start.map_or(DeliverPolicy::All, |start_time| DeliverPolicy::ByStartTime { start_time });
+    let mut reached = 0;
+    loop {
+        let before = reached;
+        let problem = match pull(context, stream, &filters, deliver, &mut reached, &mut each).await? {
+            Ok(()) => return Ok(()),
+            Err(problem) => problem,
+        };
+        let mut walk = Walk::new(context, stream.to_owned(), filters.clone(), reached + 1);
+        for _ in 0..ONE_BY_ONE {
+            let Some(message) = walk.next().await? else { return Ok(()) };
+            reached = message.sequence;
+            let headers = message.headers();
+            let RawMessage { subject, sequence, stored_at_ns, payload, .. } = message;
+            // Before the first message of a pull, the walk begins with the stream, and not with the time.
+            if from.is_some_and(|from| stored_at_ns < from.as_millis() * 1_000_000) {
+                continue;
+            }
+            if each(RecordedMessage { subject, sequence, stored_at_ns, headers, payload }).is_break() {
+                return Ok(());
+            }
+        }
+        if reached == before {
+            return Err(problem);
+        }
+        deliver = DeliverPolicy::ByStartSequence { start_sequence: reached + 1 };
+    }
+}
+
+/// Pulls what the stream has now. The inner error is the reason why the pull was interrupted.
+async fn pull(
+    context: &Context,
+    stream: &str,
+    filters: &[String],
+    deliver_policy: DeliverPolicy,
+    reached: &mut u64,
+    each: &mut impl FnMut(RecordedMessage) -> ControlFlow<()>,
+) -> Result<Result<(), String>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot read the stream {stream}: {error}");
+    let config = pull::Config {
+        filter_subjects: filters.to_vec(),
+        deliver_policy,
+        ack_policy: AckPolicy::None,
+        memory_storage: true,
+        inactive_threshold: CONSUMER_LIFE,
+        ..pull::Config::default()
+    };
+    let mut reconnected = std::pin::pin!(reconnected(&context.client()));
+    let opened = within(REQUEST_TIMEOUT, async {
+        let stream = context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+        let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let arriving = consumer.stream().max_messages_per_batch(PULL_MESSAGES_MAX).messages();
+        Ok((consumer.cached_info().num_pending, arriving.await.map_err(|error| failed(&error))?))
+    });
+    let (pending, mut arriving) = opened.await?;
+    for _ in 0..pending {
+        let next = within(NEXT_MESSAGE_WAIT, async {
+            arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))
+        });
+        let next = tokio::select! {
+            biased;
+            next = next => next,
+            () = &mut reconnected => Err(failed(&"the connection to NATS was made anew")),
+        };
+        let message = match next {
+            Ok(message) => message,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let info = message.info().map_err(|error| failed(&error))?;
+        let (sequence, published) = (info.stream_sequence, info.published.unix_timestamp_nanos());
+        let stored_at_ns = i64::try_from(published).map_err(|_| failed(&"the time of a message is out of range"))?;
+        let message = message.message;
+        let headers = message.headers.iter().flat_map(|headers| headers.iter());
+        let headers = headers
+            .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_owned())));
+        let (subject, headers) = (message.subject.to_string(), headers.collect());
+        *reached = sequence;
+        if each(RecordedMessage { subject, sequence, stored_at_ns, headers, payload: message.payload }).is_break() {
+            break;
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn at(time: OffsetDateTime) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,157 @@
+//! The commands that look at a relink from outside, `replay` and `doctor`, against the binary and a real nats-server.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use belvo_sandbox::{Sandbox, SandboxConfig};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::support::binary::{API_TOKEN, Relink, WEBHOOK_SECRET, client};
+use crate::support::{TestNats, webhook, within};
+
+const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
+
+/// Runs a command with the settings of the service.
+async fn run(relink: &Relink, nats_url: &str, data: &Path, args: &[&str], more: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
+    let listen = relink.url.strip_prefix("http://").expect("an address");
+    command.args(args).env_clear().env("RELINK_NATS_URL", nats_url).env("RELINK_DATA_DIR", data);
+    command.env("RELINK_LISTEN", listen).env("RELINK_PARTITIONS", "4").env("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET);
+    command.env("RELINK_API_TOKENS", API_TOKEN).envs(more.iter().copied());
+    within("a command", command.output()).await.expect("relink runs")
+}
+
+fn json_of(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The checks of `doctor` that found this, as name and advice.
+fn found<'a>(report: &'a Value, verdict: &str) -> Vec<(&'a str, &'a str)> {
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let found = checks.filter(|check| check["verdict"] == verdict);
+    found
+        .map(|check| (check["name"].as_str().unwrap_or_default(), check["advice"].as_str().unwrap_or_default()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_replayed_with_its_own_policy_and_with_another_one() {
+    let nats = TestNats::start().await;
+    let (url, data) = (nats.server.url(), nats.dir.path().join("relink"));
+    let policy = [("RELINK_POLICY_REMINDERS", "1s"), ("RELINK_POLICY_REMINDER_PAUSE", "1s")];
+    let relink = Relink::serve(url, &data, &policy).await;
+    let mut reminders = nats.client.subscribe(format!("link.notice.reminder.{LINK}")).await.unwrap();
+    relink.store_webhook(&client(), webhook(LINK, "token_required", 1)).await;
+    within("a reminder", reminders.next()).await.expect("a reminder");
+
+    let span = ["replay", "--from", "1h", "--to", "0s", "--tolerance", "10s"];
+    let same = run(&relink, url, &data, &[&span[..], &["--json"]].concat(), &policy).await;
+    let same = json_of(&same);
+    assert_eq!(
+        (&same["differences_count"], &same["links_count"], &same["inputs_count"]),
+        (&json!(0), &json!(1), &json!(1))
+    );
+    let counts = |report: &Value, name: &str| {
+        report["types"].as_array().unwrap().iter().find(|row| row["type"] == name).cloned()
+    };
+    assert_eq!(counts(&same, "reminder").unwrap()["same_count"], 1);
+
+    let file = nats.dir.path().join("calm.toml");
+    std::fs::write(&file, "[http]\nlisten = \"127.0.0.1:1\"\n[policy]\nreminders = [\"1day\"]\n").unwrap();
+    let other = [&span[..], &["--policy", file.to_str().unwrap()]].concat();
+    let text = run(&relink, url, &data, &other, &policy).await;
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(&format!("removed  {LINK}  reminder 1  20")), "{text}");
+    assert!(text.contains("1 inputs of 1 links were replayed; nothing was written."), "{text}");
+
+    std::fs::write(&file, "[policy]\nreminder_pauze = \"1s\"\n").unwrap();
+    let wrong = run(&relink, url, &data, &other, &policy).await;
+    assert_eq!(wrong.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("did you mean `policy.reminder_pause`?"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
+    let nats = TestNats::start().await;
+    let (url, data) = (nats.server.url(), nats.dir.path().join("relink"));
+    let relink = Relink::serve(url, &data, &[]).await;
+    let healthy = run(&relink, url, &data, &["doctor", "--json"], &[]).await;
+    assert!(healthy.status.success(), "{}", String::from_utf8_lossy(&healthy.stdout));
+    let report = json_of(&healthy);
+    let good: Vec<&str> = found(&report, "ok").into_iter().map(|(name, _)| name).collect();
+    for name in [
+        "settings",
+        "NATS",
+        "streams",
+        "stream sizes",
+        "copies",
+        "dead letters",
+        "clock of NATS",
+        "data directory",
+        "service",
+        "journal",
+    ] {
+        assert!(good.contains(&name), "{name}: {report:#}");
+    }
+
+    // An operator has changed a stream.
+    let mut config = nats.context.get_stream("BELVO").await.unwrap().cached_info().config.clone();
+    config.max_age = Duration::from_secs(3600);
+    nats.context.update_stream(config).await.unwrap();
+    let changed = run(&relink, url, &data, &["doctor", "--json"], &[]).await;
+    assert_eq!(changed.status.code(), Some(1));
+    let report = json_of(&changed);
+    let streams = found(&report, "problem").into_iter().find(|(name, _)| *name == "streams").expect("a problem");
+    assert!(streams.1.starts_with("run `nats stream edit BELVO --max-age=2592000s`"), "{streams:?}");
+
+    let away = run(&relink, "nats://127.0.0.1:1", &data, &["doctor"], &[]).await;
+    let text = String::from_utf8(away.stdout).unwrap();
+    assert!(
+        away.status.code() == Some(1) && text.contains("problem  NATS") && text.contains("-> check that it is running"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_keys_of_belvo_are_named_by_readyz_and_by_doctor() {
+    let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
+    let nats = TestNats::start().await;
+    let (url, data, belvo) = (nats.server.url(), nats.dir.path().join("relink"), sandbox.url());
+    let keys = [
+        ("RELINK_BELVO_URL", belvo.as_str()),
+        ("RELINK_BELVO_SECRET_ID", "sandbox"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "wrong"),
+    ];
+    let relink = Relink::serve(url, &data, &keys).await;
+    let refused = async {
+        loop {
+            let ready: Value =
+                client().get(format!("{}/readyz", relink.url)).send().await.unwrap().json().await.unwrap();
+            if let Some(warning) = ready["warnings"][0].as_str() {
+                return warning.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(within("a warning", refused).await.starts_with("Belvo refuses the API keys: check belvo.secret_id"));
+
+    let output = run(&relink, url, &data, &["doctor", "--json"], &keys).await;
+    assert_eq!(output.status.code(), Some(1));
+    let report = json_of(&output);
+    let problem = found(&report, "problem").into_iter().find(|(name, _)| *name == "Belvo's keys").expect("a problem");
+    assert!(problem.1.contains("belvo.secret_id"), "{problem:?}");
+    let service = found(&report, "warning").into_iter().find(|(name, _)| *name == "service").expect("a warning");
+    assert!(service.1.contains("belvo.secret_id"), "{service:?}");
+    // The widget of the real Belvo beside a sandbox on this machine.
+    assert!(
+        found(&report, "warning")
+            .iter()
+            .any(|(name, advice)| *name == "settings" && advice.contains("belvo.widget_url")),
+        "{report:#}"
+    );
+    sandbox.shutdown().await;
+}
