@@ -69,7 +69,7 @@ impl<S: Store> Engine<S> {
                 plan.tally.add("timer", "times_corrected");
                 let because = Because::of(&step, &Event::DeadlinePassed.into(), Origin::timer(now));
                 plan.add_item(|| Item::Timer(id));
-                self.take_step(step, partition, because, now, plan);
+                self.take_step(&link, step, partition, because, now, plan);
             }
         }
         Ok(())

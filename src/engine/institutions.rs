@@ -158,11 +158,12 @@ impl Institutions {
             if known.machine.state() == State::Operational || self.skipped.contains(name) {
                 continue;
             }
-            let ended = self.incidents.end(name, now);
-            let mut changes = known.machine.pass_time(now, &self.settings);
-            if ended {
-                changes.extend(known.machine.observe(Evidence::Incident(false), now, now, &self.settings));
-            }
+            // An incident that has ended must not begin an outage anew when the status page stops to count at the same time.
+            let changes = if self.incidents.end(name, now) {
+                known.machine.observe(Evidence::Incident(false), now, now, &self.settings)
+            } else {
+                known.machine.pass_time(now, &self.settings)
+            };
             let because = IncidentBecause { link_id: None, origin: Origin::timer(now) };
             let bodies = known.bodies(name, &changes, now, None, &because, &self.settings);
             changed.extend((!bodies.is_empty()).then_some(bodies));

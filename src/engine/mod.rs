@@ -376,7 +376,7 @@ impl<S: Store> Engine<S> {
                         plan.tally.add(word, "accepted");
                         plan.activity.count_step(&link, &step);
                         let because = Because::of(&step, &input, origin);
-                        self.take_step(step, delivery.partition, because, now, plan);
+                        self.take_step(&link, step, delivery.partition, because, now, plan);
                     }
                     Ok(Ok(Err(refusal))) => {
                         plan.tally.add(word, refusal.as_str());
@@ -429,10 +429,20 @@ impl<S: Store> Engine<S> {
         plan.dead_letters.push(DeadDelivery { delivery: delivery.clone(), reason, detail });
     }
 
-    fn take_step(&mut self, step: Step, partition: u16, because: Because, now: Timestamp, plan: &mut Plan) {
+    fn take_step(
+        &mut self,
+        before: &Link,
+        step: Step,
+        partition: u16,
+        because: Because,
+        now: Timestamp,
+        plan: &mut Plan,
+    ) {
         let link = &step.link;
         self.note_time(&step, now);
-        let is_new = matches!(step.from, StateName::Unconfirmed | StateName::Valid);
+        // A link that webhooks have broken before it was read counts as soon as its institution is known.
+        let is_named = before.profile.institution.is_none();
+        let is_new = is_named || matches!(step.from, StateName::Unconfirmed | StateName::Valid);
         let opening = opening_of(link).filter(|_| is_new);
         let incidents = opening.map_or_else(Vec::new, |opening| {
             plan.activity.prompts_deferred_count += u64::from(opening.is_deferred);

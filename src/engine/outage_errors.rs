@@ -34,7 +34,7 @@ impl<S: Store> Engine<S> {
             Ok(Ok(Ok(step))) => {
                 plan.tally.add(delivery.kind_word(), "accepted");
                 let because = Because::of(&step, &input, origin.clone());
-                self.take_step(step, delivery.partition, because, now, plan);
+                self.take_step(link, step, delivery.partition, because, now, plan);
             }
             Ok(Ok(Err(_refusal))) => return Ok(false),
             Err(_) => Self::dead_letter(delivery, DeadReason::Panicked, "an outage error panicked".to_owned(), plan),

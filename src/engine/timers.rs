@@ -32,7 +32,7 @@ impl<S: Store> Engine<S> {
                     plan.activity.count_step(&link, &step);
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
-                    self.take_step(step, partition, because, now, plan);
+                    self.take_step(&link, step, partition, because, now, plan);
                 }
                 Ok(Ok(Err(_))) if under_way => {}
                 Ok(Ok(Err(_))) => plan.retime(self.retimed(&link)?),

@@ -99,8 +99,9 @@ impl TransitionBuilder<'_> {
     }
 
     fn restore(&mut self, began_at: Timestamp, state: &State) {
-        // While the same outage goes on, it is not announced again.
-        self.link.institution_outage = self.incident.map(|began_at| InstitutionOutage { began_at, check_at: None });
+        // While the same outage goes on, it is not announced again. Another one was not announced yet.
+        let is_same = self.incident == Some(began_at);
+        self.link.institution_outage = is_same.then_some(InstitutionOutage { began_at, check_at: None });
         // Before a prompt or a recovery of the same step.
         let episode = state.episode().cloned();
         self.effects.insert(0, Effect::Notice { notice: Notice::InstitutionRestored { since: began_at }, episode });

@@ -436,7 +436,6 @@ impl World {
             return Err(format!("job {id} is neither finished nor given up after {tries} tries"));
         }
         self.checkers.check_superseded()?;
-        self.checkers.check_outages()?;
         // With several processes there are no sweeps.
         let links = (0..LINKS_AT_BELVO).filter(|link| !self.is_shared && self.publishers.refused != Some(*link));
         for link in links {

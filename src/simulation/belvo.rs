@@ -10,9 +10,18 @@ use uuid::Uuid;
 
 use crate::belvo::{Client, Question, Reply, SecretId, SecretPassword, Timeouts};
 use belvo_sandbox::{
-    AccessMode, Control, DeliveryOutcome, InProcess, LinkStatus, Login, LoginFailure, SandboxConfig, SandboxTime,
-    TakenWebhook,
+    AccessMode, Control, DeliveryOutcome, InProcess, LinkStatus, Login, LoginFailure, NewFleetLink, SandboxConfig,
+    SandboxTime, TakenWebhook,
 };
+
+/// The institution of all links but the last one.
+pub(super) const INSTITUTION: &str = "erebor_mx_retail";
+
+/// The institution of the last link, which has a consent.
+const INSTITUTION_OF_CONSENT: &str = "ofmockbank_br_retail";
+
+/// When that consent ends: an hour after the second rung of the ladder is reached.
+pub(super) const CONSENT_ENDS_MS: i64 = (7 * 24 + 1) * 3_600_000;
 
 /// Belvo, with its links.
 pub(super) struct Belvo {
@@ -52,7 +61,12 @@ impl Belvo {
         for link in 0..links {
             let added = match older_link_of_same_user(link).map(|old| ids[old]) {
                 Some(old) => control.add_link_of_same_user(old),
-                None => control.add_link("erebor_mx_retail", AccessMode::Recurrent, None),
+                None if link + 1 == links => control.add_fleet_link(NewFleetLink {
+                    institution: INSTITUTION_OF_CONSENT.to_owned(),
+                    consent_ends_at_ms: Some(now_ms + CONSENT_ENDS_MS),
+                    ..NewFleetLink::default()
+                }),
+                None => control.add_link(INSTITUTION, AccessMode::Recurrent, None),
             };
             ids.push(added.expect("the sandbox has this bank, and the older link"));
         }

@@ -1,15 +1,15 @@
 //! Injected bugs test the simulation itself. A bug injector sits between a node and its driver and changes the values that pass.
 //!
-//! A node's inputs and outputs are values, so the shipped code stays unchanged.
+//! A node's inputs and outputs are values, so the shipped code stays unchanged. `machine_bugs` has the bugs that break a rule about users.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use strum::{Display, VariantArray};
 
 use super::jetstream::FOLLOWS_ANYTHING;
-use crate::contract::{Address, At, Commit, NoticeBody, NoticeName, RefusedBody};
+use crate::contract::{Address, At, Commit, NoticeName, RefusedBody};
 use crate::engine::{Message, Outgoing};
-use crate::link::{EventName, InstitutionNotices, Policy, Supersede, Timestamp};
+use crate::link::{EventName, Policy, Timestamp};
 use crate::node::{BatchId, Closing, Input, Limit, Output, OutputKind, ReaderId, RequestId};
 use crate::store::{Changes, MemoryStore, Put, Store};
 
@@ -34,12 +34,36 @@ pub enum Bug {
     SuccessorsIgnored,
     /// Nobody learns that an institution is down.
     OutageNoticesOff,
+    /// That an institution is down is announced with every step of a link.
+    OutageAnnouncedAgain,
+    /// That an institution works again is announced although nobody learned that it was down.
+    RestoredUnannounced,
+    /// Nobody learns that an institution works again.
+    RestoredDropped,
     /// Each link is treated as a person of its own.
     PersonsIgnored,
+    /// There is no pause between two messages to a person.
+    PauseIgnored,
+    /// Users get messages in quiet hours.
+    QuietHoursIgnored,
     /// A message leaves out one of the other links that wait.
     MentionDropped,
-    /// Evidence about a link that is known to be broken prompts again.
+    /// Each step of a link that is known to be broken prompts again.
     PromptOnEveryWebhook,
+    /// The end of a consent is announced again with every step.
+    RungAnnouncedAgain,
+    /// A user is reminded while he repairs the link.
+    AskedWhileUpdating,
+    /// A user is reminded of a link that works again.
+    AskedAfterRepair,
+    /// A user is reminded of a link that a newer one supersedes.
+    AskedWhenSuperseded,
+    /// Users are prompted while the bank is down.
+    AskedInOutage,
+    /// A prompt that waits for the end of an outage waits for ever.
+    DeferralNeverEnds,
+    /// The timer of a prompt that is postponed is forgotten.
+    PostponedForgotten,
     /// Every report of an unfinished creation is announced, also a repeated one, and one about a link that works.
     UnfinishedAnnouncedAgain,
     /// The overlay of a commit is dropped before the store has its changes.
@@ -98,21 +122,6 @@ pub enum Bug {
     DamagedBytesDropped,
 }
 
-impl Bug {
-    /// The policy of a node with this bug.
-    pub(super) fn policy(bug: Option<Self>, policy: &Policy) -> Policy {
-        let mut settings = policy.settings().clone();
-        match bug {
-            Some(Self::SettleWindowOff) => settings.settle_window = std::time::Duration::from_millis(1),
-            Some(Self::OutageNoticesOff) => settings.institution_notices = InstitutionNotices::Off,
-            Some(Self::SuccessorsIgnored) => settings.supersede = Supersede::Never,
-            Some(Self::PersonsIgnored) => settings.per_person = false,
-            Some(_) | None => return policy.clone(),
-        }
-        Policy::new(settings).expect("a settle window may be short")
-    }
-}
-
 /// An action of the driver of a node with an injected bug.
 pub(super) enum DriverAction {
     /// Perform an output, which the node may not have requested.
@@ -163,16 +172,16 @@ impl BugInjector {
                 self.count_difference.insert(batch, -i64::try_from(before - messages.len()).unwrap_or(0));
                 vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
-            (Bug::PromptOnEveryWebhook, Output::StageBatch { batch, messages }) => {
+            (bug, Output::StageBatch { batch, messages }) if bug.rule().is_some() => {
                 let before = messages.len();
-                let messages: Vec<Outgoing> = messages
-                    .into_iter()
-                    .flat_map(|sent| {
-                        published_again(sent, NoticeName::UpdateRequired, |body| body.reason == "already_known")
-                    })
-                    .collect();
-                self.count_difference.insert(batch, i64::try_from(messages.len() - before).unwrap_or(0));
+                let messages: Vec<Outgoing> = messages.into_iter().flat_map(|sent| bug.published(sent)).collect();
+                let difference = i64::try_from(messages.len()).unwrap_or(0) - i64::try_from(before).unwrap_or(0);
+                self.count_difference.insert(batch, difference);
                 vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
+            }
+            (bug, Output::Apply { request, mut changes }) if bug.rule().is_some() => {
+                bug.forget_timers(&mut changes);
+                vec![DriverAction::Perform(Output::Apply { request, changes })]
             }
             (Bug::UnfinishedAnnouncedAgain, Output::StageBatch { batch, messages }) => {
                 let before = messages.len();
@@ -181,10 +190,6 @@ impl BugInjector {
                 let again = |sent| published_again(sent, NoticeName::CreationUnfinished, is_report);
                 let messages: Vec<Outgoing> = messages.into_iter().flat_map(again).collect();
                 self.count_difference.insert(batch, i64::try_from(messages.len() - before).unwrap_or(0));
-                vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
-            }
-            (Bug::MentionDropped, Output::StageBatch { batch, mut messages }) => {
-                messages.iter_mut().for_each(|sent| drop_mention(&mut sent.message));
                 vec![DriverAction::Perform(Output::StageBatch { batch, messages })]
             }
             (Bug::AppliedBeforeCommitted, Output::StageBatch { batch, messages }) => {
@@ -380,16 +385,6 @@ fn answered_batch(input: &Input) -> Option<BatchId> {
         | Input::BatchFailed { batch, .. }
         | Input::BatchUnknown { batch, .. } => Some(*batch),
         _other => None,
-    }
-}
-
-/// Leaves out the first other link that a notice mentions.
-fn drop_mention(message: &mut Message) {
-    let Address::Notice(..) = message.address else { return };
-    let Ok(mut notice) = serde_json::from_slice::<NoticeBody>(&message.body) else { return };
-    if !notice.also_broken.is_empty() {
-        notice.also_broken.remove(0);
-        message.body = serde_json::to_vec(&notice).unwrap_or_default();
     }
 }
 

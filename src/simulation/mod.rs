@@ -6,14 +6,15 @@
 //! a seed reproduces a failure. `fleet` is the counterpart: there the bus has no faults, and users and institutions are simulated.
 //!
 //! - `fault`: the random source, the kinds of faults, and the fault mix of a seed
-//! - `jetstream`: a model of the streams; `publishers`: changes of links and the messages about them; `belvo`: the Belvo sandbox
+//! - `jetstream`: a model of the streams; `publishers`: changes of links and the messages about them; `status_page`: Belvo's status page;
+//!   `belvo`: the Belvo sandbox
 //! - `process`: the node and its store; `network`, `readers`: the transport between them and the streams; `injection`: spontaneous faults;
 //!   `lost_state`: the fault at the end of a run
 //! - `background`: the worker and the reconciler of a process; `background_events`: the transport between them, Belvo and the streams
 //! - `journals`: the journal of each host, on a disk in memory; `journal_events`: the transport between their forwarders and the streams;
 //!   `publishing`: which way a message takes
-//! - `world`: the event queue; `checkers`: the invariants
-//! - `bug_injector`: injected bugs, which test the simulation itself; `search`: shortens a failing run; `args`: the command line
+//! - `world`: the event queue; `finish`: the end of a run; `checkers`: the invariants
+//! - `bug_injector`, `machine_bugs`: injected bugs, which test the simulation itself; `search`: shortens a failing run; `args`: the command line
 //!
 //! No module of the service imports this one. It must never decide anything about a link or read the system clock, and
 //! nobody may relax a checker to make a run pass.
@@ -25,17 +26,20 @@ mod belvo;
 mod bug_injector;
 mod checkers;
 mod fault;
+mod finish;
 mod injection;
 mod jetstream;
 mod journal_events;
 mod journals;
 mod lost_state;
+mod machine_bugs;
 mod network;
 mod process;
 mod publishers;
 mod publishing;
 mod readers;
 mod search;
+mod status_page;
 mod trace;
 mod world;
 

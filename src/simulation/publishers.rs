@@ -5,19 +5,26 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::background_events::error;
-use super::belvo::Belvo;
+use super::belvo::{Belvo, CONSENT_ENDS_MS};
 use super::fault::{Fault, FaultMix, RandomSource};
+use super::status_page::StatusPage;
 use crate::belvo::{Question, Reply};
 use crate::contract::{Command, Observation, Webhook, Widget};
 use crate::engine::Delivery;
 use crate::link::Timestamp;
 
-/// The number of links whose publishers go on. Belvo has three more.
+/// The number of links whose publishers go on. Belvo has four more.
 const LINKS: usize = 6;
-pub(super) const LINKS_AT_BELVO: usize = LINKS + 3;
+pub(super) const LINKS_AT_BELVO: usize = LINKS + 4;
 
 /// A link whose creation is not finished, and one whose creation its user finished without a message to relink.
 const UNFINISHED: [usize; 2] = [LINKS + 1, LINKS + 2];
+
+/// A link with a consent that ends soon.
+const WITH_CONSENT: usize = LINKS + 3;
+
+/// When Belvo announces the end of the consent: repeatedly, and also after the next rung of the ladder.
+const CONSENT_ANNOUNCED_MS: [i64; 3] = [0, 20_000, 3 * 3_600_000];
 
 /// When an unfinished creation is reported a second time.
 const UNFINISHED_REPORTED_AGAIN_MS: i64 = 8 * 3_600_000;
@@ -31,6 +38,7 @@ pub(super) const TOO_LARGE: &str = "this-text-counts-as-nine-hundred-kilobytes";
 /// The publishers, and Belvo with its links.
 pub(super) struct Publishers {
     pub(super) belvo: Belvo,
+    pub(super) status_page: StatusPage,
     /// The previous status of each link at Belvo.
     status_before: Vec<&'static str>,
     /// The link for which Belvo refuses every call.
@@ -43,11 +51,11 @@ pub(super) struct Publishers {
 pub(super) type Published = (i64, Delivery);
 
 impl Publishers {
-    pub(super) fn new(partitions: u16, belvo: Belvo, refused: Option<usize>) -> Self {
+    pub(super) fn new(partitions: u16, belvo: Belvo, status_page: StatusPage, refused: Option<usize>) -> Self {
         let mut status_before = vec!["valid"; LINKS_AT_BELVO];
         // A creation begins without a token, so an answer that lags shows no other status.
         status_before[UNFINISHED[0]] = "unconfirmed";
-        Self { belvo, status_before, refused, partitions, requests_count: 0 }
+        Self { belvo, status_page, status_before, refused, partitions, requests_count: 0 }
     }
 
     /// The messages at the start of a run: observations of the first links, and reports of unfinished creations. The link that no publisher
@@ -63,7 +71,19 @@ impl Publishers {
         let times = [0, UNFINISHED_REPORTED_AGAIN_MS];
         let reports =
             UNFINISHED.iter().flat_map(|&link| times.map(|at| (at, self.message(link, "api_error", unfinished()))));
-        seen.chain(reports).collect()
+        let consent = CONSENT_ANNOUNCED_MS.map(|at| (at, self.consent_ends(now, at)));
+        seen.chain(reports).chain(consent).collect()
+    }
+
+    /// Belvo announces the end of the consent.
+    fn consent_ends(&self, now: Timestamp, number: i64) -> Delivery {
+        let due_at = Timestamp::from_millis(now.as_millis() + CONSENT_ENDS_MS);
+        let body = with(Webhook::example(), "link_id", json!(self.belvo.name(WITH_CONSENT)));
+        let body = with(body, "external_id", Value::Null);
+        let body = with(body, "webhook_type", json!("CONSENT"));
+        let body = with(body, "webhook_code", json!("openfinance_consent_about_to_expire"));
+        let body = with(body, "data", json!({"consent_due_date": due_at.to_string()}));
+        self.message(WITH_CONSENT, "webhook", with(body, "request_id", json!(format!("of-the-consent-{number}"))))
     }
 
     /// One turn: a change at Belvo or an action of a user, with or without messages.

@@ -18,7 +18,8 @@ impl World {
         self.turns_left = self.turns_left.saturating_sub(1);
         self.advance_belvo();
         let now = self.now();
-        for (after_ms, delivery) in self.publishers.next(&mut self.random, &self.fault_mix, now) {
+        let published = self.publishers.next(&mut self.random, &self.fault_mix, now);
+        for (after_ms, delivery) in published.into_iter().chain(self.publishers.status_page.next(now)) {
             if self.fault_mix.occurs(Fault::DuplicateInputs, &mut self.random) {
                 let again_ms = after_ms + self.random.delay_ms(3_000);
                 self.publish_later(again_ms, delivery.clone());
@@ -37,7 +38,11 @@ impl World {
     fn publish_later(&mut self, after_ms: i64, delivery: Delivery) {
         let has_path = matches!(
             delivery.kind.parse(),
-            Ok(InputKind::Webhook | InputKind::ApiError | InputKind::Widget | InputKind::Command)
+            Ok(InputKind::Webhook
+                | InputKind::ApiError
+                | InputKind::Widget
+                | InputKind::Command
+                | InputKind::InstitutionStatus)
         );
         let event = if has_path && !self.random.one_in(4) {
             Event::Journal(JournalEvent::Request { delivery, retries: 0 })

@@ -8,26 +8,24 @@ use std::time::Duration;
 use super::background::BackgroundTasks;
 use super::background_events::BackgroundEvent;
 use super::belvo::Belvo;
-use super::checkers::{self, Checked, Checkers, FinalState};
+use super::checkers::{self, Checked, Checkers};
 use super::fault::{Fault, FaultMix, RandomSource};
 use super::jetstream::{JetStream, Pull};
 use super::journal_events::JournalEvent;
 use super::journals::Journals;
 use super::process::Process;
 use super::publishers::{LINKS_AT_BELVO, Publishers};
+use super::status_page::StatusPage;
 use super::trace::Trace;
 use super::{Counts, Options};
 use crate::belvo::Client;
 use crate::engine::Delivery;
 use crate::link::{InstitutionNotices, Policy, PolicySettings, Supersede, Timestamp};
-use crate::node::{BatchId, Input, Output, Phase, ReaderId};
+use crate::node::{BatchId, Input, Output, ReaderId};
 use crate::store::MemoryStore;
 
 /// The start time of every run.
 const START_MS: i64 = 1_790_000_000_000;
-
-/// The number of days for which the reconciler runs after all faults have ended.
-const DAYS_OF_SWEEPS: usize = 3;
 
 /// A run has about ten thousand events. With so many it does not end: something wakes itself again and again.
 const EVENTS_MAX: usize = 2_000_000;
@@ -123,7 +121,7 @@ pub(super) struct World {
     pub(super) assigned: Vec<u32>,
     /// Processes whose successor is about to start.
     pub(super) starting: BTreeSet<u32>,
-    processes_count: u32,
+    pub(super) processes_count: u32,
     /// The time of the next delivery of each consumer.
     handing_out: BTreeMap<u16, i64>,
     pub(super) turns_left: usize,
@@ -188,7 +186,12 @@ impl World {
             had_server_skew: false,
             had_input_loss: false,
             host_skew_ms: 0,
-            publishers: Publishers::new(partitions, Belvo::new(options.seed, START_MS, LINKS_AT_BELVO), refused),
+            publishers: Publishers::new(
+                partitions,
+                Belvo::new(options.seed, START_MS, LINKS_AT_BELVO),
+                StatusPage::new(options.seed, partitions, !is_shared),
+                refused,
+            ),
             processes: BTreeMap::new(),
             client: policy.settings().can_verify.then(Belvo::client),
             journals: Journals::default(),
@@ -205,7 +208,7 @@ impl World {
             handing_out: BTreeMap::new(),
             turns_left,
             is_finishing: false,
-            checkers: Checkers::new(policy.clone()),
+            checkers: Checkers::new(policy.clone(), options.bug),
             trace: Trace::new(options.trace),
             counts: Counts { turns: turns_left, ..Counts::default() },
             now_ms: START_MS,
@@ -394,54 +397,6 @@ impl World {
         self.receive(process, Input::Gained { partitions })
     }
 
-    /// Ends all faults and publisher turns, lets the processes finish their work, and checks the final state.
-    fn finish(&mut self) -> Checked {
-        self.is_finishing = true;
-        self.fault_mix.clear();
-        self.wrong_account_until_ms = 0;
-        (self.latency_ms, self.batch_messages_max) = (2, 1_000);
-        self.log(|| "all faults have ended".to_owned());
-        (self.server_skew_ms, self.host_skew_ms) = (0, 0);
-        self.processes.values_mut().for_each(|process| process.host_skew_ms = 0);
-        for partition in 0..self.partitions {
-            let event = Event::RecreateConsumer(partition);
-            self.later(25_000, event);
-        }
-        self.return_all_hosts();
-        self.run_out_timers()?;
-        self.checkers.journal.check_end()?;
-        self.check_final_state()?;
-        self.check_ground_truth()?;
-        // The store is a copy of the stream: a rebuilt store must have the same content.
-        let lost: Vec<u32> = self.assigned.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        for process in lost {
-            self.log(|| format!("process {process} loses its store"));
-            self.remove(process);
-            self.start(process, MemoryStore::default())?;
-        }
-        self.run_for(30_000)?;
-        self.check_final_state()?;
-        self.lose_state()?;
-        let processes =
-            std::mem::take(&mut self.ended).into_iter().chain(std::mem::take(&mut self.processes).into_values());
-        processes.into_iter().try_for_each(Process::replay)
-    }
-
-    /// Advances the time until all suspicions, deferred prompts and incidents have ended.
-    fn run_out_timers(&mut self) -> Checked {
-        self.run_for(200_000)?;
-        for _ in 0..10 {
-            self.now_ms += 3_600_000;
-            self.run_for(8_000)?;
-        }
-        // With keys, sweeps find the changes without a webhook, and the next successful access outweighs a refused login.
-        for _ in 0..if self.client.is_some() { DAYS_OF_SWEEPS * 24 } else { 0 } {
-            self.now_ms += 3_595_000;
-            self.run_for(5_000)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn run_for(&mut self, span_ms: i64) -> Checked {
         let end_ms = self.now_ms + span_ms;
         loop {
@@ -463,25 +418,5 @@ impl World {
                 self.later(500, Event::Start { instead_of: process, store: MemoryStore::default() });
             }
         }
-    }
-
-    fn check_final_state(&mut self) -> Checked {
-        let wanted: BTreeSet<u32> = self.assigned.iter().copied().collect();
-        for id in wanted {
-            let process = self.processes.get(&id).ok_or_else(|| format!("process {id} is not running at the end"))?;
-            let ours = |partition: &u16| self.assigned[usize::from(*partition)] == id;
-            let partitions: BTreeSet<u16> = (0..self.partitions).filter(ours).collect();
-            let (phase, now) = (process.node.phase(), self.now());
-            let Process { store, set_aside, .. } = process;
-            let final_state = FinalState { process: id, phase, store, partitions: &partitions, set_aside, now };
-            self.checkers.check_final_state(&final_state, &self.jetstream)?;
-            if phase != Phase::Running {
-                return Err(format!("process {id} is not in the running phase"));
-            }
-        }
-        self.counts.inputs = self.jetstream.input.ever.len();
-        self.counts.outcomes = self.checkers.outcomes_count();
-        self.counts.processes = self.processes_count as usize;
-        Ok(())
     }
 }

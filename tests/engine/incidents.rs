@@ -220,6 +220,32 @@ fn links_of_an_unknown_institution_are_prompted_when_nothing_has_read_them_in_ti
 }
 
 #[test]
+fn links_whose_institution_becomes_known_after_they_broke_count_for_its_incident() {
+    for restarts in [false, true] {
+        let mut relink = Relink::new(true);
+        relink.receive(Sample::Credentials, 0..LINKS, 0);
+        assert_eq!((relink.prompts(), relink.incidents().len()), (0, 0), "their institution is not known yet");
+        for link in 0..LINKS {
+            // A second read of the same link does not count again.
+            relink.receive(Sample::SeenInvalid, link..link + 1, 1_000 * i64::from(link) + 1_000);
+            relink.receive(Sample::SeenInvalid, link..link + 1, 1_000 * i64::from(link) + 1_500);
+            if restarts {
+                relink.restart();
+            }
+        }
+        let sent = relink.incidents();
+        assert_eq!(changes(&relink, 0), [(IncidentChange::Began, IncidentCause::FailingLinks)]);
+        assert_eq!((sent[0].links_count, sent[0].because.link_id.as_deref()), (20, Some("link-19")));
+        assert_eq!(relink.prompts(), 20);
+        relink.pass_time(MINUTE, 30 * MINUTE);
+        let ended = relink.incidents().pop().unwrap();
+        // After a restart the counts may be too small.
+        assert_eq!(ended.change, IncidentChange::Ended);
+        assert!(restarts || ended.links_count == 30, "{ended:?}");
+    }
+}
+
+#[test]
 fn the_institution_that_devices_send_starts_no_incident() {
     let mut relink = Relink::new(true);
     relink.receive(Sample::Claimed, 0..LINKS, 0);

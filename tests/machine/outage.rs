@@ -96,6 +96,27 @@ fn a_user_in_the_repair_gets_one_notice_and_another_when_the_bank_is_back() {
 }
 
 #[test]
+fn an_outage_that_began_before_the_last_one_was_restored_is_announced_too() {
+    let mut bank = Bank::broken(InstitutionNotices::Repair);
+    assert_eq!(names(&bank.starts_update()), ["down"]);
+    // The first outage is over, another one has begun, and the link works all the same.
+    let another = shift(START, MINUTE);
+    bank.scene.wait(MINUTE);
+    let observed = bank.scene.observed(Status::Valid, Some(bank.scene.now));
+    let effects = bank.scene.try_receive(Input { incident: Some(another), ..observed.into() }).unwrap();
+    assert_eq!(names(&effects), ["restored", "recovered"]);
+    bank.scene.wait(HOUR);
+    let mut receive = |event: Event| bank.scene.try_receive(Input { incident: Some(another), ..event.into() }).unwrap();
+    receive(Event::Broken(Breakage::of(Cause::Credentials)));
+    let effects = receive(Event::UpdateStarted { until: shift(START, 30 * HOUR) });
+    let is_announced = |effect: &Effect| match effect {
+        Effect::Notice { notice: Notice::InstitutionDown { since }, .. } => *since == another,
+        _other => false,
+    };
+    assert!(effects.iter().any(is_announced), "{effects:?}");
+}
+
+#[test]
 fn a_user_who_opens_the_repair_page_is_in_the_repair() {
     let mut bank = Bank::broken(InstitutionNotices::Repair);
     assert_eq!(names(&bank.receive(USER)), ["down"]);

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::super::bug_injector::Bug;
 use super::super::jetstream::{InputStream, JetStream, Stored};
+use super::super::journals::NUMBER_HEADER;
 use super::super::publishers::TOO_LARGE;
 use super::Checked;
-use super::incidents::Incidents;
+use super::incidents::{Incidents, check_page};
 use super::journal::Repeats;
 use super::link::{LinkChecker, PendingEffects};
 use crate::belvo::{Meaning, translate};
@@ -49,12 +51,12 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy, bug: Option<Bug>) -> Self {
         Self {
             policy,
             owners: BTreeMap::new(),
             ids: HashMap::new(),
-            link_checker: LinkChecker::default(),
+            link_checker: LinkChecker::new(bug),
             incidents: Incidents::default(),
             repeats: Repeats::default(),
             places: HashMap::new(),
@@ -120,7 +122,9 @@ impl History {
                     let inputs = &jetstream.input.ever[..=place];
                     if !self.repeats.check(link, inputs, input.is_some(), Some(&refused.reason))? {
                         self.link_checker.refuse(link, &refused, input.as_deref(), incident, &self.policy)?;
-                        if let Some(met) = outage_met(&jetstream.input.ever[place]) {
+                        // The institution may have gone down after the error; its repeat by a journal changes nothing.
+                        let is_new = !is_repeat(&jetstream.input.ever[..place], &jetstream.input.ever[place]);
+                        if let Some(met) = outage_met(&jetstream.input.ever[place]).filter(|_| is_new) {
                             self.link_checker.check_unmet(link, &refused, &met, incident, &self.policy)?;
                         }
                     }
@@ -136,7 +140,12 @@ impl History {
                     return Err(format!("{id} is a message of observe mode, which this relink is not in"));
                 }
                 Address::Job(name, link) => effects.job(*name, link, id),
-                Address::Incident(token) => self.incidents.take(token, body, self.link_checker.opened_last())?,
+                Address::Incident(token) => {
+                    let change = self.incidents.take(token, body, self.link_checker.opened_last())?;
+                    let origin = &change.because.origin;
+                    let place = origin.input_sequence.and_then(|at| jetstream.input.place_of(at, origin.received_at.0));
+                    check_page(change, place.map(|place| &jetstream.input.ever[place]))?;
+                }
                 Address::Offset(partition) => {
                     let offset: CommittedOffset = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
                     self.commit_offset(*partition, offset, jetstream)?;
@@ -284,7 +293,10 @@ impl History {
             }
             Due::Event(_) => (true, false),
             Due::Remark { and_dead } => (true, and_dead),
-            Due::Page { and_dead } => (false, and_dead),
+            // A journal that publishes a report again makes no second dead letter.
+            Due::Page { and_dead } => {
+                (false, and_dead && (is_dead || !is_repeat(&jetstream.input.ever[..place], delivery)))
+            }
             Due::Dead => (false, true),
         };
         if (has_outcome, is_dead) == expected {
@@ -296,6 +308,14 @@ impl History {
             delivery.subject
         ))
     }
+}
+
+/// Whether a journal has published this message before.
+fn is_repeat(earlier: &[Delivery], delivery: &Delivery) -> bool {
+    let number = |delivery: &Delivery| {
+        delivery.headers.iter().find(|(name, _)| name == NUMBER_HEADER).map(|(_, number)| number.clone())
+    };
+    number(delivery).is_some_and(|of_delivery| earlier.iter().any(|other| number(other).as_ref() == Some(&of_delivery)))
 }
 
 /// The event of an outage error, which is no event of the link unless the institution is down.

@@ -1,25 +1,29 @@
 //! Checks the messages about one link: they follow from its inputs, and obey the rules that users rely on.
 //!
-//! The first check uses the machine: [`step`] on the same input must give the same state. The other rules are written without the
-//! machine, so that they find its bugs too.
+//! The rules are written without the machine, so that they find its bugs too. Then `machine` compares the state with the one that the
+//! machine leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use super::super::bug_injector::Bug;
 use super::Checked;
+use super::machine::Transition;
 use super::person::PersonChecker;
-use crate::contract::{AlsoBroken, JobName, NoticeBody, NoticeName, PersonRecord, Record, RefusedBody};
+use crate::contract::{AlsoBroken, JobName, NoticeBody, NoticeName, Origin, Record, RefusedBody};
 use crate::link::table::MOVES;
 use crate::link::{
-    Cause, Effect, Episode, Event, EventName, Input, InstitutionNotices, Job, Link, LinkId, Notice, Person, Policy,
-    Prompt, State, StateName, Step, Supersede, Timestamp, correct_times, step,
+    Cause, Episode, Event, EventName, Input, InstitutionNotices, Link, LinkId, Policy, Prompt, State, StateName,
+    Supersede, Timestamp, correct_times, step,
 };
 
 /// The links according to the output stream.
 #[derive(Default)]
 pub(super) struct LinkChecker {
     pub(super) links: BTreeMap<LinkId, Link>,
+    /// The injected bug is one of the machine: then a comparison with the machine shows nothing.
+    is_machine_wrong: bool,
     /// The episodes with a prompt.
     prompted: BTreeSet<(LinkId, u32)>,
     /// The announced due dates of consents, with their rungs.
@@ -30,23 +34,23 @@ pub(super) struct LinkChecker {
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
     /// Links whose users know that their institution is down, and since when.
-    announced_down: BTreeMap<LinkId, Timestamp>,
+    pub(super) announced_down: BTreeMap<LinkId, Timestamp>,
     /// The announced outages of each link.
     outages: BTreeSet<(LinkId, Timestamp)>,
-    /// The link of the last state, if that state opened an episode.
+    /// The link of the last state, if that state opened an episode, or showed the institution of an open one.
     opened_last: Option<LinkId>,
 }
 
 /// Notices and jobs whose state has not been published yet.
 #[derive(Default)]
 pub(super) struct PendingEffects {
-    all: Vec<(EffectName, LinkId, String)>,
+    pub(super) all: Vec<(EffectName, LinkId, String)>,
     /// The other links that the message to the user mentions, if there is one.
     also: Option<Vec<AlsoBroken>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum EffectName {
+pub(super) enum EffectName {
     Notice(NoticeName),
     Job(JobName),
 }
@@ -85,6 +89,11 @@ impl fmt::Display for PendingEffects {
 }
 
 impl LinkChecker {
+    /// A checker of nodes with this bug.
+    pub(super) fn new(bug: Option<Bug>) -> Self {
+        Self { is_machine_wrong: bug.is_some_and(|bug| bug.rule().is_some()), ..Self::default() }
+    }
+
     pub(super) fn link(&self, id: &LinkId) -> Option<&Link> {
         self.links.get(id)
     }
@@ -132,16 +141,7 @@ impl LinkChecker {
             self.persons.times_corrected(id, record.because.at.0);
             return Ok(());
         }
-        let checked = self.persons.check(&after, record.because.at.0, effects.also.as_deref(), &self.links, policy);
-        checked.map_err(|problem| format!("{which} {problem}"))?;
-        let mut input = match (received, origin.input_sequence) {
-            (Some(received), _) => received.clone(),
-            (None, None) => Event::DeadlinePassed.into(),
-            (None, Some(sequence)) => {
-                return Err(format!("{which}: input {sequence} is not an event, but changed the link"));
-            }
-        };
-        input.incident = incident;
+        let at = record.because.at.0;
         if record.because.incident != incident.is_some() {
             return Err(format!(
                 "{which}: its incident flag is {}, and that of the stream {}",
@@ -149,44 +149,20 @@ impl LinkChecker {
                 incident.is_some()
             ));
         }
-        let successor = self.successor_of(&before, &input, origin.received_at.0, policy);
-        if record.because.successor_id.as_deref() != successor.as_ref().map(LinkId::as_str) {
-            let (noted, known) = (&record.because.successor_id, &successor);
-            return Err(format!("{which}: its successor is {noted:?}, and that of the stream {known:?}"));
-        }
-        input.successor = successor;
-        let message = step(&before, &input, origin.received_at.0, policy).ok().filter(Step::has_message);
-        let person = message.and_then(|step| Person::of(&step.link, self.links.values(), step.at, policy));
-        input.person = person.map(Box::new);
-        if record.because.person != input.person.as_deref().map(PersonRecord::of) {
-            let (noted, known) = (&record.because.person, &input.person);
-            return Err(format!("{which}: its person is {noted:?}, and that of the stream {known:?}"));
-        }
-        let step = step(&before, &input, origin.received_at.0, policy);
-        let step =
-            step.map_err(|refusal| format!("{which}: the machine refuses {}: {refusal}", input.event.name().as_str()))?;
-        if step.link != after {
-            return Err(format!("{which}: {} leads to another state", input.event.name().as_str()));
-        }
-        let due: Vec<EffectName> = step.effects.iter().map(effect_name).collect();
-        let ids: Vec<&String> = effects.all.iter().map(|(_, _, id)| id).collect();
-        let is_complete = effects.all.iter().map(|(effect_name, ..)| *effect_name).eq(due.iter().copied());
-        let is_of_link = effects.all.iter().all(|(_, link, _)| link == id);
-        if !is_complete || !is_of_link || !record.sent.iter().eq(ids) {
-            return Err(format!("{which}: the published effects are {effects}, and the required ones {due:?}"));
-        }
+        let input = input_of(&which, received, origin)?;
+        // The rules come first, so that a violated one is reported by its name.
         self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
-        self.check_outage(&which, &after, incident, effects)?;
-        self.opened_last = (after.episodes_count > before.episodes_count).then(|| id.clone());
+        self.check_outage(&which, &before, &after, incident, effects, policy)?;
+        let checked = self.persons.check(&after, at, effects.also.as_deref(), &self.links, policy);
+        checked.map_err(|problem| format!("{which} {problem}"))?;
+        if !self.is_machine_wrong {
+            let transition = Transition { which: &which, before: &before, after: &after, record, effects };
+            self.compare_with_machine(&transition, Input { incident, ..input }, policy)?;
+        }
+        let is_named = before.profile.institution.is_none() && after.profile.institution.is_some();
+        self.opened_last = (is_named || after.episodes_count > before.episodes_count).then(|| id.clone());
         self.links.insert(id.clone(), after);
         Ok(())
-    }
-
-    /// The newest successor of a link, if one has to be known for this input.
-    fn successor_of(&self, before: &Link, input: &Input, at: Timestamp, policy: &Policy) -> Option<LinkId> {
-        let step = step(before, input, at, policy).ok().filter(|step| step.may_have_successor(before))?;
-        let successors = self.links.values().filter(|other| is_successor(other, &step.link, policy));
-        successors.max_by_key(|other| other.profile.created_at).map(|other| other.id.clone())
     }
 
     /// Checks at the end that no link is asked about whose successor works.
@@ -256,17 +232,18 @@ impl LinkChecker {
             || event == EventName::DeadlinePassed;
         let is_superseded = effects.has(NoticeName::Superseded);
         let is_new_mark = !is_superseded || self.superseded.insert((after.id.clone(), number));
+        // Between two attempts, the message says that the first one has failed.
+        let is_repairing = to == StateName::Updating && !effects.has(NoticeName::UpdateFailed);
         let rules = [
             (!asks || !is_marked, "asks the user of a superseded link"),
             (!has_successor, "asks a user who has connected the bank anew"),
+            (!asks || !is_repairing, "asks a user who is repairing the link"),
+            (!asks || is_broken(&after.state), "asks the user of a link that is not broken"),
+            (!asks || !after.muted, "asks the user of a muted link"),
             (is_new_mark, "supersedes an episode twice"),
             (is_legal, "is not in the transition table"),
             (is_due, "is a timer before its deadline"),
             (prompts < 2 && is_new_prompt, "prompts twice in one episode"),
-            (
-                prompts == 0 || (is_broken(&after.state) && !after.muted),
-                "prompts for a link that is muted or not broken",
-            ),
             (prompts == 0 || is_named, "prompts before Belvo was asked whose link it is"),
             (!reminded || is_on_ladder, "sends a reminder outside the reminder ladder"),
             (is_new_rung, "announces the end of a consent twice for one step of the ladder"),
@@ -275,9 +252,7 @@ impl LinkChecker {
                 "announces the end of a consent after its date",
             ),
             (
-                policy.settings().quiet_hours.is_none()
-                    || (prompts == 0 && !reminded)
-                    || !is_quiet(record.because.at.0),
+                policy.settings().quiet_hours.is_none() || !(asks || is_announced) || !is_quiet(record.because.at.0),
                 "sends a message to a user in quiet hours",
             ),
             (
@@ -302,9 +277,11 @@ impl LinkChecker {
     fn check_outage(
         &mut self,
         which: &str,
+        before: &Link,
         link: &Link,
         down_since: Option<Timestamp>,
         effects: &PendingEffects,
+        policy: &Policy,
     ) -> Checked {
         let is_asked = effects.has(NoticeName::UpdateRequired) || effects.has(NoticeName::Reminder);
         let cause = link.state.episode().map(|episode| episode.cause);
@@ -325,6 +302,14 @@ impl LinkChecker {
             }
         }
         let is_superseded = link.state.episode().is_some_and(|episode| episode.superseded_by.is_some());
+        // A user who begins a repair in the outage learns of it, unless the last outage is not over for the link.
+        let is_updating = |link: &Link| matches!(link.state, State::Updating { .. });
+        let is_silent = link.muted || is_superseded || self.announced_down.contains_key(&link.id);
+        let is_met = !is_updating(before) && is_updating(link) && !is_silent;
+        let is_unmet = down_since.is_some_and(|since| !self.outages.contains(&(link.id.clone(), since)));
+        if is_met && is_unmet && policy.settings().institution_notices != InstitutionNotices::Off {
+            return Err(format!("{which}: the link has met an outage, and that is not announced"));
+        }
         if link.muted || is_superseded || link.state == State::Removed {
             self.announced_down.remove(&link.id);
         }
@@ -350,17 +335,6 @@ impl LinkChecker {
         }
     }
 
-    /// Checks at the end that every outage is over for every link: no prompt waits for it, and no user waits for a message.
-    pub(super) fn check_outages(&self) -> Checked {
-        if let Some(link) = self.announced_down.keys().next() {
-            return Err(format!("the user of {link} gets no notice that the institution works again"));
-        }
-        let waits = |link: &&Link| {
-            link.state.episode().is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }))
-        };
-        self.links.values().find(waits).map_or(Ok(()), |link| Err(format!("the prompt of {} waits for ever", link.id)))
-    }
-
     /// Checks a refusal: the machine must refuse the same input for the same reason.
     pub(super) fn refuse(
         &self,
@@ -370,6 +344,9 @@ impl LinkChecker {
         incident: Option<Timestamp>,
         policy: &Policy,
     ) -> Checked {
+        if self.is_machine_wrong {
+            return Ok(());
+        }
         let received_at = body.origin.received_at.0;
         let unknown = Link::unknown(id.clone(), received_at);
         let link = self.links.get(id).unwrap_or(&unknown);
@@ -390,14 +367,23 @@ impl LinkChecker {
     }
 }
 
+/// The event of a state that this input, or a timer, has led to.
+fn input_of(which: &str, received: Option<&Input>, origin: &Origin) -> Result<Input, String> {
+    match (received, origin.input_sequence) {
+        (Some(received), _) => Ok(received.clone()),
+        (None, None) => Ok(Event::DeadlinePassed.into()),
+        (None, Some(sequence)) => Err(format!("{which}: input {sequence} is not an event, but changed the link")),
+    }
+}
+
 /// Whether the time is in the quiet hours ([`super::quiet_hours`]) of Mexico City, which is six hours behind UTC all year.
 fn is_quiet(at: Timestamp) -> bool {
-    const HOUR_MS: i64 = 3_600_000;
-    (at.as_millis().div_euclid(HOUR_MS) - 6).rem_euclid(24) == 22
+    let minute = (at.as_millis().div_euclid(60_000) - 6 * 60).rem_euclid(24 * 60);
+    (8 * 60 + 13..8 * 60 + 15).contains(&minute)
 }
 
 /// Whether `other` is a newer working link of the same user, which no operator has rejected.
-fn is_successor(other: &Link, link: &Link, policy: &Policy) -> bool {
+pub(super) fn is_successor(other: &Link, link: &Link, policy: &Policy) -> bool {
     let (new, old) = (&other.profile, &link.profile);
     policy.settings().supersede != Supersede::Never
         && other.id != link.id
@@ -424,30 +410,4 @@ fn attempt_ends_well(to: StateName, effects: &PendingEffects) -> bool {
 fn is_opened(before: &Link, after: &Link) -> bool {
     let number = after.state.episode().map(|episode| episode.number.0);
     after.episodes_count == before.episodes_count + 1 && number == Some(after.episodes_count)
-}
-
-fn effect_name(effect: &Effect) -> EffectName {
-    match effect {
-        Effect::Job(Job::Verify { .. }) => EffectName::Job(JobName::Verify),
-        Effect::Job(Job::Refresh { .. }) => EffectName::Job(JobName::Refresh),
-        Effect::Job(Job::FindSuperseded) => EffectName::Job(JobName::FindSuperseded),
-        Effect::Job(Job::ReadSuccessor { .. }) => EffectName::Job(JobName::ReadSuccessor),
-        Effect::Notice { notice, .. } => EffectName::Notice(match notice {
-            Notice::UpdateRequired => NoticeName::UpdateRequired,
-            Notice::Reminder { .. } => NoticeName::Reminder,
-            Notice::UpdateStarted => NoticeName::UpdateStarted,
-            Notice::UpdateFailed { .. } => NoticeName::UpdateFailed,
-            Notice::Superseded { .. } => NoticeName::Superseded,
-            Notice::Recovered { .. } => NoticeName::Recovered,
-            Notice::RefreshDue { .. } => NoticeName::RefreshDue,
-            Notice::DataAvailable(_) => NoticeName::DataAvailable,
-            Notice::Refreshed { .. } => NoticeName::Refreshed,
-            Notice::ConsentExpiring { .. } => NoticeName::ConsentExpiring,
-            Notice::CreationUnfinished { .. } => NoticeName::CreationUnfinished,
-            Notice::Stale { .. } => NoticeName::Stale,
-            Notice::InstitutionDown { .. } => NoticeName::InstitutionDown,
-            Notice::InstitutionRestored { .. } => NoticeName::InstitutionRestored,
-            Notice::Removed { .. } => NoticeName::Removed,
-        }),
-    }
 }

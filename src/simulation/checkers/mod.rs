@@ -2,7 +2,8 @@
 //!
 //! - `history`: the output stream: owners, ids, committed offsets, one outcome for each input
 //! - `link`: the messages about one link follow from its inputs and obey the rules for users
-//! - `person`: what a person with several links gets
+//! - `person`: what a person with several links gets; `waits`: every wait of a link ends
+//! - `machine`: each state is the one that the machine leads to
 //! - `incidents`: the incident messages of institutions
 //! - `journal`: what the HTTP servers have accepted is published in order, and repeats change nothing
 //! - `adoption`: links that were broken before relink was installed
@@ -18,7 +19,9 @@ mod history;
 mod incidents;
 mod journal;
 mod link;
+mod machine;
 mod person;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +30,7 @@ pub(super) use self::final_state::FinalState;
 pub(super) use self::ground_truth::GroundTruth;
 use self::history::History;
 use self::journal::JournalChecker;
+use super::bug_injector::Bug;
 use super::jetstream::{JetStream, Stored};
 use crate::contract::{Address, CommittedOffset, OriginKind, Record};
 use crate::engine::Message;
@@ -34,9 +38,10 @@ use crate::link::{Link, LinkId, Policy, QuietHours, Timestamp};
 use crate::node::FenceToTake;
 use crate::store::{Changes, Put};
 
-/// The quiet hours of some runs: from 22:00 to 23:00 in Mexico City.
+/// The quiet hours of some runs: the first 100 seconds, because then most links break for the first time. Every run begins at 08:13:20 in
+/// Mexico City.
 pub(super) fn quiet_hours() -> QuietHours {
-    let hours: QuietHours = "22:00-23:00".parse().expect("two times of a day");
+    let hours: QuietHours = "08:13-08:15".parse().expect("two times of a day");
     hours.in_zone("America/Mexico_City").expect("a zone that exists")
 }
 
@@ -45,6 +50,8 @@ pub(super) type Checked = Result<(), String>;
 
 pub(super) struct Checkers {
     policy: Policy,
+    /// The bug that is injected into every node.
+    bug: Option<Bug>,
     history: History,
     adoption: Adoption,
     pub(super) journal: JournalChecker,
@@ -59,11 +66,12 @@ pub(super) struct Checkers {
 }
 
 impl Checkers {
-    pub(super) fn new(policy: Policy) -> Self {
-        let history = History::new(policy.clone());
+    pub(super) fn new(policy: Policy, bug: Option<Bug>) -> Self {
+        let history = History::new(policy.clone(), bug);
         let (adoption, states_ever, offsets_ever, incidents_ever) = Default::default();
         Self {
             policy,
+            bug,
             history,
             adoption,
             journal: JournalChecker::default(),
@@ -123,7 +131,7 @@ impl Checkers {
     pub(super) fn output_lost(&mut self, jetstream: &JetStream) -> Checked {
         self.is_output_lost = true;
         self.adoption.forget();
-        self.history = History::new(self.policy.clone());
+        self.history = History::new(self.policy.clone(), self.bug);
         self.history.input_lost();
         self.history.repeats_are_uncertain();
         for batch in jetstream.output.messages.chunk_by(|a, b| a.batch == b.batch) {
@@ -224,9 +232,10 @@ impl Checkers {
         self.history.link_checker.check_superseded(&self.history.policy)
     }
 
-    /// Checks at the end that no link waits for the end of an outage.
-    pub(super) fn check_outages(&self) -> Checked {
-        self.history.link_checker.check_outages()
+    /// Checks at the end that every wait is over: of the institutions, and of all links but `set_aside`, whose timers cannot be handled.
+    pub(super) fn check_waits(&self, now: Timestamp, set_aside: &BTreeSet<String>) -> Checked {
+        self.history.link_checker.check_waits(now, set_aside)?;
+        self.history.incidents.check_end()
     }
 
     /// Checks the final state of a process.
