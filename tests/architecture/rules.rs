@@ -47,6 +47,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
         &[
             "metric",
             "os",
+            "printable",
             "journal",
             "link",
             "institution",
