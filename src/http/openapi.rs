@@ -157,11 +157,11 @@ fn type_of(schema: &Value) -> Markup {
 /// A text whose parts between backticks are code.
 fn prose(text: &str) -> Markup {
     // Without its other half, a backtick is a letter.
-    let is_closed = text.matches('`').count() % 2 == 0;
+    let is_closed = text.matches('`').count().is_multiple_of(2);
     html! {
         @if is_closed {
             @for (at, part) in text.split('`').enumerate() {
-                @if at % 2 == 1 { code { (part) } } @else { (part) }
+                @if !at.is_multiple_of(2) { code { (part) } } @else { (part) }
             }
         } @else { (text) }
     }

@@ -51,6 +51,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "activity",
             "metric",
             "os",
+            "printable",
             "journal",
             "link",
             "institution",
