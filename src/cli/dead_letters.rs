@@ -105,7 +105,7 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
             } else if letters.is_empty() && !filter.is_empty() {
                 print("no dead letter matches\n")
             } else {
-                print(&(list(&letters) + &counts(&letters)))
+                print(&list_text(&letters))
             }
         }
         DeadLettersCommand::Show { sequence } => {
@@ -115,6 +115,11 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
         DeadLettersCommand::Replay(bulk) => bulk::run(&relink, bulk, Action::Replay).await,
         DeadLettersCommand::Drop { bulk, why, by } => bulk::run(&relink, bulk, Action::Drop { why, by }).await,
     }
+}
+
+/// The list of dead letters, and their number.
+pub(super) fn list_text(letters: &[Value]) -> String {
+    list(letters) + &counts(letters)
 }
 
 /// The list of dead letters, one line each.
@@ -149,7 +154,7 @@ fn counts(letters: &[Value]) -> String {
 }
 
 /// One dead letter with its payload.
-fn show(letter: &Value) -> String {
+pub(super) fn show(letter: &Value) -> String {
     let mut text = String::new();
     let Value::Object(fields) = letter else { return text };
     for (name, value) in fields.iter().filter(|(name, value)| !name.starts_with("payload") && !value.is_null()) {

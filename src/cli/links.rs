@@ -79,10 +79,7 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
     let LinksArgs { state, institution, external_id, limit, watch, relink } = args;
     let relink = RunningRelink::of(relink)?;
     let filters = [("state", state), ("institution", institution), ("external_id", external_id)];
-    let filters: String = filters
-        .into_iter()
-        .filter_map(|(name, value)| Some(format!("&{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC))))
-        .collect();
+    let filters = query_of(filters);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     loop {
         let listed = read(&relink, &filters, limit, &mut |_count| {}).await?;
@@ -101,6 +98,30 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
         }
         tokio::time::sleep(WATCH_PAUSE).await;
     }
+}
+
+/// The table of at most `limit` links that match; an empty filter matches all.
+pub(super) async fn list_text(
+    relink: &RunningRelink,
+    filters: [(&str, Option<String>); 3],
+    limit: usize,
+) -> anyhow::Result<String> {
+    let listed = read(relink, &query_of(filters), limit, &mut |_count| {}).await?;
+    Ok(table(&listed, relink.observes().await?, clock::now(), None))
+}
+
+/// One link in plain sentences.
+pub(super) async fn show_text(relink: &RunningRelink, link: &LinkId) -> anyhow::Result<String> {
+    let link = relink.get(&format!("/v1/links/{link}")).await?;
+    let observing = Observing::of(relink, &link).await?;
+    shown(&link, observing, clock::now())
+}
+
+fn query_of(filters: [(&str, Option<String>); 3]) -> String {
+    let filters = filters.into_iter();
+    filters
+        .filter_map(|(name, value)| Some(format!("&{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC))))
+        .collect()
 }
 
 /// Reads links page by page. `filters` is the end of the query; `progress` gets the number of links after each page.
@@ -188,12 +209,10 @@ fn user(link: &Value, observes: bool) -> String {
 
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(args.relink)?;
-    let link = relink.get(&format!("/v1/links/{}", args.link)).await?;
     if relink.json {
-        return print_json(&link);
+        return print_json(&relink.get(&format!("/v1/links/{}", args.link)).await?);
     }
-    let observing = Observing::of(&relink, &link).await?;
-    print(&shown(&link, observing, clock::now())?)
+    print(&show_text(&relink, &args.link).await?)
 }
 
 /// Whether messages to the user were, and are, only recorded (observe mode).

@@ -5,7 +5,7 @@
 //!   (`manual`) print and exit
 //! - `links`, `show`, `why`, `at`, `tail`, `observed`, `stats`, `institutions`, `dead-letters` and the `commands` about one link call a
 //!   running relink over HTTP (`client`) and print its answers (`history`, `due`, `sentences`) as text or, with `--json`, as
-//!   JSON (`output`); `moment` reads times, `progress` shows long work
+//!   JSON (`output`); `moment` reads times, `progress` shows long work; `mcp` gives the same texts to an assistant
 //!
 //! - `replay` reads the streams of NATS by itself, because it needs all of them; `doctor` asks every part, with or without a running relink
 //!
@@ -22,6 +22,7 @@ mod history;
 mod institutions;
 mod links;
 mod manual;
+mod mcp;
 mod moment;
 mod observed;
 mod output;
@@ -130,6 +131,9 @@ enum Command {
     /// List, show, replay and drop dead letters: messages that relink could not handle
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Answer an assistant over the Model Context Protocol, on standard input and output; read-only
+    #[command(after_help = mcp::EXAMPLES)]
+    Mcp(mcp::McpArgs),
     /// Print the completions of a shell
     #[command(after_help = manual::COMPLETIONS_EXAMPLES)]
     Completions {
@@ -324,6 +328,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Observed(args) => return observed::run(args).await,
         Command::Stats(args) => return stats::run(args).await,
         Command::Replay(args) => return replay::run(args).await,
+        Command::Mcp(args) => return mcp::run(args, signals::shutdown(at_once)?).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,
