@@ -112,7 +112,10 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<
         }
         (Some(PromptWord::Sent) | None, _) => reminder(record, episode.reminders_count, due_at, now),
     };
-    vec![step]
+    let can_repair = Cause::from(episode.cause) != Cause::Unsupported;
+    let any_time =
+        can_repair.then(|| "The user may repair the link at any time, without waiting for a message.".to_owned());
+    any_time.into_iter().chain([step]).collect()
 }
 
 /// Why the user may get no message now. The last message about this link is in the record; the one about another link was in the transition

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::client::{History, LastState};
 use super::due::next_steps;
+use super::last_outage::last_outage;
 use super::links::headline;
 use super::output::{BOLD, DIM, colour_of, line};
 use super::sentences::{
@@ -163,6 +164,9 @@ fn summary(
         if episode.attempts_count > 0 {
             line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
         }
+    }
+    if record.episode.is_none() {
+        last_outage(text, history, now);
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
     for step in next_steps(&record, due_at, now) {

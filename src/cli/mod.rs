@@ -20,6 +20,7 @@ mod due;
 mod examples;
 mod history;
 mod institutions;
+mod last_outage;
 mod links;
 mod manual;
 mod mcp;

@@ -228,7 +228,7 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             let missing: Vec<_> = body["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let rest =
                 if missing.is_empty() { String::new() } else { format!("; there is none of {}", missing.join(", ")) };
-            format!("reported that the missing data has arrived{rest}")
+            format!("reported that the missing data has arrived at Belvo{rest}")
         }
         NoticeName::ConsentExpiring => {
             let due_at = body["due_at"].as_str().unwrap_or("an unknown date");
@@ -296,14 +296,14 @@ pub(super) fn at(time: Timestamp, now: Timestamp) -> String {
     format!("{time} ({distance})")
 }
 
-/// A span as its largest unit: `3 h`.
+/// A span as its largest unit, rounded: `3 h`.
 pub(super) fn span(millis: i64) -> String {
     let seconds = millis.max(0) / 1_000;
     match seconds {
         0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+        120..=7_199 => format!("{} min", (seconds + 30) / 60),
+        7_200..=172_799 => format!("{} h", (seconds + 1_800) / 3_600),
+        _ => format!("{} days", (seconds + 43_200) / 86_400),
     }
 }
 
@@ -313,15 +313,21 @@ mod tests {
 
     #[test]
     fn a_span_has_its_largest_unit() {
-        for (seconds, shown) in
-            [(-1, "0 s"), (119, "119 s"), (120, "2 min"), (7_199, "119 min"), (7_200, "2 h"), (172_800, "2 days")]
-        {
+        for (seconds, shown) in [
+            (-1, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_199, "120 min"),
+            (7_200, "2 h"),
+            (172_800, "2 days"),
+            (1_209_595, "14 days"),
+        ] {
             assert_eq!(span(seconds * 1_000), shown);
         }
         let now = Timestamp::from_millis(1_700_000_000_000);
         assert_eq!(
             at(Timestamp::from_millis(1_700_000_000_000 - 9_000_000), now),
-            "2023-11-14T19:43:20.000Z (2 h ago)"
+            "2023-11-14T19:43:20.000Z (3 h ago)"
         );
     }
 

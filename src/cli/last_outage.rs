@@ -1,0 +1,88 @@
+//! The last outage of a link that works again, for `relink why`: nobody should have to read the whole history for it.
+
+use super::client::History;
+use super::history::messages_until;
+use super::output::{BOLD, DIM, line};
+use super::sentences::{at, of_cause, of_notice};
+use crate::contract::{EpisodeSummary, HistoryEntry, HistoryKind};
+use crate::link::Timestamp;
+use crate::printable::printable;
+
+/// Writes when the last outage began and ended, the messages to the user, and whether data is still missing. Nothing if the history has no
+/// outage that has ended.
+pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) {
+    let is_notice = |entry: &&HistoryEntry| matches!(entry.kind, HistoryKind::Notice | HistoryKind::Observed);
+    let notices = || history.entries.iter().filter(is_notice);
+    let Some(ended) = notices().rfind(|entry| entry.name.as_deref() == Some("recovered")) else { return };
+    let Ok(episode) = serde_json::from_value::<EpisodeSummary>(ended.body["episode"].clone()) else { return };
+    line(text, format_args!("\n{BOLD}The last outage, which is over{BOLD:#}  {DIM}{}{DIM:#}", printable(&episode.id)));
+    line(text, format_args!("  It began at {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())));
+    messages_until(text, history, episode.number, u64::MAX);
+    if episode.attempts_count > 0 {
+        line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
+    }
+    line(
+        text,
+        format_args!("  It ended at {}: relink {}.", at(ended.stored_at.0, now), of_notice("recovered", &ended.body)),
+    );
+    let later =
+        |name: &str| notices().rfind(|entry| entry.sequence >= ended.sequence && entry.name.as_deref() == Some(name));
+    let Some(due) = later("refresh_due") else { return };
+    let gap = |end: &str| printable(due.body["gap"][end].as_str().unwrap_or("the beginning"));
+    let arrived = match later("refreshed") {
+        Some(arrived) => format!("It has arrived at Belvo, at {}.", at(arrived.stored_at.0, now)),
+        None => "It has not arrived at Belvo yet.".to_owned(),
+    };
+    line(
+        text,
+        format_args!("  Data was missing from {}, when data last arrived, to {}. {arrived}", gap("from"), gap("to")),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
+
+    fn notice(sequence: u64, name: &str, at: &str, fields: Value) -> HistoryEntry {
+        let mut body = json!({"episode": {"id": "a-e1", "number": 1, "cause": "credentials", "opened_at": "2023-11-14T22:13:20.000Z",
+            "prompts_count": 1, "attempts_count": 2}});
+        if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields) {
+            body.extend(fields);
+        }
+        let entry = json!({"kind": "notice", "type": name, "message_id": "m", "sequence": sequence, "stored_at": at, "body": body});
+        serde_json::from_value(entry).unwrap()
+    }
+
+    #[test]
+    fn an_outage_that_is_over_is_shown_in_one_place() {
+        let mut history =
+            History { link_id: "a".to_owned(), entries: Vec::new(), truncated: false, unreadable_count: 0 };
+        let shown = |history: &History| {
+            let mut text = String::new();
+            last_outage(&mut text, history, NOW);
+            anstream::adapter::strip_str(&text).to_string()
+        };
+        history.entries.push(notice(1, "update_required", "2023-11-14T22:13:20.000Z", json!({})));
+        assert_eq!(shown(&history), "", "it is not over");
+        history.entries.push(notice(2, "recovered", "2023-11-15T22:13:20.000Z", json!({"proof": "observed"})));
+        let gap = json!({"gap": {"from": "2023-11-13T00:00:00.000Z", "to": "2023-11-15T22:13:20.000Z"}, "by": "belvo"});
+        history.entries.push(notice(3, "refresh_due", "2023-11-15T22:13:20.000Z", gap));
+        let text = shown(&history);
+        assert!(text.contains("the institution refuses the stored credentials"), "{text}");
+        assert!(text.contains("The user was prompted once") && text.contains("repair the link: 2."), "{text}");
+        assert!(
+            text.contains("Belvo's status of the link shows it") && text.contains("not arrived at Belvo yet"),
+            "{text}"
+        );
+        history.entries.push(notice(4, "refreshed", "2023-11-15T23:00:00.000Z", json!({})));
+        assert!(
+            shown(&history).contains("It has arrived at Belvo, at 2023-11-15T23:00:00.000Z"),
+            "{}",
+            shown(&history)
+        );
+    }
+}
