@@ -10,6 +10,7 @@ Examples:
   relink check-config                  the resolved configuration, and the origin of each value
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
                                        the history of that link
+  relink stats                         how many repairs succeed, and how long they take
   relink machine --format mermaid      a diagram of the state machine";
 
 pub(super) const SERVE_EXAMPLES: &str = "\
