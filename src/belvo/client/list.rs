@@ -30,8 +30,8 @@ const PAGES_MAX: usize = 10_000;
 const QUERY_LENGTH_MAX: usize = 8_000;
 
 /// The fields of a link that relink needs. Other fields, such as the owner of the account, are not requested.
-const FIELDS: &str =
-    "id,institution,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,fetch_resources";
+const FIELDS: &str = "id,institution,institution_user_id,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,\
+     fetch_resources";
 
 /// The fields of a consent that relink needs. Other fields identify a person and must not be requested.
 pub(super) const CONSENT_FIELDS: &str = "id,link_id,status,expired_at,undefined_consent_expiration,belvo_institution_name,institution_display_name,\
@@ -234,4 +234,39 @@ fn digest(results: &[Value]) -> u64 {
     let mut hasher = DefaultHasher::new();
     results.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::belvo::body::LinkResource;
+
+    /// Without the `institution_user_id`, a link that only sweeps have read is never superseded.
+    #[test]
+    fn a_list_has_every_field_that_relink_reads() {
+        let link = json!({"id": "x", "institution": "x", "institution_user_id": "x", "access_mode": "recurrent", "status": "valid",
+            "refresh_rate": "7d", "last_accessed_at": "2026-01-02T03:04:05Z", "created_at": "2026-01-02T03:04:05Z",
+            "external_id": "x", "fetch_resources": ["OWNERS"], "credentials_storage": "5d"});
+        let at = "2026-02-02T03:04:05Z".parse().expect("a time");
+        let all = link.as_object().expect("an object").clone();
+        let mut kept = all;
+        keep(FIELDS, &mut kept);
+        let LinkResource {
+            id,
+            status,
+            institution,
+            institution_user_id,
+            created_at,
+            access_mode,
+            refresh_every,
+            last_accessed_at,
+            external_id,
+            fetch_resources,
+        } = LinkResource::parse(&kept, at);
+        assert!(id.is_some() && status.is_some() && institution.is_some() && institution_user_id.is_some());
+        assert!(created_at.is_some() && last_accessed_at.is_some() && external_id.is_some());
+        assert!(access_mode.is_some() && refresh_every.is_some() && !fetch_resources.is_empty());
+    }
 }

@@ -20,8 +20,8 @@ const SEED: u64 = 1;
 pub struct FleetArgs {
     /// Simulate a fleet of N links with relink's own code, without NATS and without waiting, and report how its users
     /// were prompted: lost, repeated, time to detect and to recover, compared with a webhook handler without relink.
-    /// The exit status is 1 if relink lost an outage, prompted twice for one outage, or has a wrong state of a link at
-    /// the end.
+    /// The exit status is 1 if relink lost an outage, prompted twice for one outage, asked somebody although it could
+    /// know that this was in vain, or has a wrong state of a link at the end.
     #[arg(long, value_name = "N", requires = "days", help_heading = "Simulate a fleet",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000),
           conflicts_with_all = ["scenario", "webhook_url", "webhook_authorization"])]
@@ -33,6 +33,9 @@ pub struct FleetArgs {
     /// Print the report as JSON.
     #[arg(long, requires = "links", help_heading = "Simulate a fleet")]
     pub json: bool,
+    /// Send no messages to users from 22:00 to 08:00 of the time of their bank's country.
+    #[arg(long, requires = "links", help_heading = "Simulate a fleet")]
+    pub quiet_hours: bool,
     /// Also print the full history of this link, which shows why it was lost, repeated or stuck.
     #[arg(long, value_name = "LINK", requires = "links", help_heading = "Simulate a fleet")]
     pub link_log: Option<String>,
@@ -55,7 +58,8 @@ impl FleetArgs {
 pub async fn run(args: FleetArgs, seed: Option<u64>, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let links = args.links.context("--links is needed")?.try_into()?;
     let days = args.days.context("--days is needed")?;
-    let options = FleetOptions { links, days, seed: seed.unwrap_or(SEED), link_log: args.link_log };
+    let (seed, quiet_hours) = (seed.unwrap_or(SEED), args.quiet_hours);
+    let options = FleetOptions { links, days, seed, quiet_hours, link_log: args.link_log };
     let began = clock::instant();
     let progress = Progress::new(days);
     let report = tokio::select! {

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use belvo_sandbox::{ApiFault, LinkStatus, Login, LoginFailure};
+use serde_json::json;
 
 use super::checker::GroundTruth;
 use super::rates::{
-    API_DOWN, BANK_DOWN, BANKS, DAY, Disturbance, Draw, LOGINS_REFUSED, RECEIVER_DOWN, STATUS_RESTORE,
+    API_DOWN, BANK_DOWN, BANKS, DAY, Disturbance, Draw, LOGINS_REFUSED, PAGE_REPORTS, RECEIVER_DOWN, STATUS_RESTORE,
     per_day_and_million, percent,
 };
 use super::state::{BankState, FleetEvent, Simulation};
+use crate::contract::{InputKind, STATUS_PAGE};
 
 /// A fault of a single link.
 #[derive(Clone, Copy, Debug)]
@@ -120,12 +122,18 @@ impl Simulation {
             FleetEvent::BankDown(bank) => {
                 self.banks[bank].is_down = true;
                 self.plan_end(&BANK_DOWN, FleetEvent::BankUp(bank));
+                if self.rng.happens(percent::ON_STATUS_PAGE) {
+                    self.plan_page(bank, true);
+                }
                 self.set_sandbox_logins(bank);
             }
             FleetEvent::BankUp(bank) => {
                 self.banks[bank].is_down = false;
                 self.plan_next(&BANK_DOWN, FleetEvent::BankDown(bank));
                 self.set_sandbox_logins(bank);
+                if self.banks[bank].evidence.page_says_down {
+                    self.plan_page(bank, false);
+                }
             }
             FleetEvent::LoginsRefused(bank) => {
                 self.banks[bank].refuses_logins = true;
@@ -162,8 +170,28 @@ impl Simulation {
                 self.control.clear_faults();
                 self.plan_next(&API_DOWN, FleetEvent::ApiDown);
             }
+            // An outage that was short is never on the page.
+            FleetEvent::PageReports(bank, true) if !self.banks[bank].is_down => {}
+            FleetEvent::PageReports(bank, is_down) => self.page_reports(bank, is_down)?,
             other => anyhow::bail!("{other:?} is not a disturbance"),
         }
+        Ok(())
+    }
+
+    fn plan_page(&mut self, bank: usize, is_down: bool) {
+        let wait = self.rng.between(PAGE_REPORTS);
+        self.plan_in(wait, FleetEvent::PageReports(bank, is_down));
+    }
+
+    /// Belvo's status page sends a webhook about a bank.
+    fn page_reports(&mut self, bank: usize, is_down: bool) -> anyhow::Result<()> {
+        self.banks[bank].evidence.page_says_down = is_down;
+        let (incident, component) =
+            if is_down { ("investigating", "major_outage") } else { ("resolved", "operational") };
+        let components = json!([{"name": BANKS[bank].name, "status": component}]);
+        let updated_at = self.now().to_string();
+        let body = json!({"incident": {"status": incident, "updated_at": updated_at, "components": components}});
+        self.relink.receive(InputKind::InstitutionStatus, STATUS_PAGE.parse()?, serde_json::to_vec(&body)?);
         Ok(())
     }
 

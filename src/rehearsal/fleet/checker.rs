@@ -7,6 +7,7 @@
 //! - **repeated**: a second prompt in one outage
 //! - **lost**: two whole sweeps ended within the outage, and there was no prompt
 //! - **false**: a prompt for a working link
+//! - **in vain**: a message to a user who can do nothing, or has nothing to do ([`super::in_vain`])
 //! - **too soon**: a message to a person within the pause after the last one, about whichever link it was
 //!
 //! An outage that ended before the second sweep without a prompt counts as none of these: relink could not detect it.
@@ -22,6 +23,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::in_vain::{Facts, InVain};
 use super::relink::Source;
 use crate::link::Timestamp;
 
@@ -33,6 +35,16 @@ pub(super) enum GroundTruth {
     Refused,
     Broken,
     Gone,
+}
+
+/// The circumstances of a message that the ground truth of the link does not show.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances {
+    /// Whether the bank is down or refuses everybody, and whether relink could know it.
+    pub(super) bank_is_down: bool,
+    pub(super) bank_could_be_known: bool,
+    /// Whether it is night where the user is, and quiet hours are on.
+    pub(super) is_quiet: bool,
 }
 
 /// One outage of one link.
@@ -69,6 +81,19 @@ struct Case {
     gap: bool,
     /// The state of the handler without relink: whether the link is broken.
     naive_broken: bool,
+    /// The person of the link: the number of the person's first link.
+    person: usize,
+    /// How many sweeps had finished when its user connected the bank anew, if that has happened.
+    replaced_after_sweeps: Option<u64>,
+    /// Whether relink has published that another link works in place of it.
+    is_superseded: bool,
+    /// How many sweeps had finished when it began to work.
+    works_after_sweeps: u64,
+    /// Since it works: whether relink has published that, and whether something said that it is broken.
+    is_recovered: bool,
+    told_broken: bool,
+    /// Whether a read of Belvo's status could show the end of the last outage.
+    end_is_hidden: bool,
 }
 
 /// The results of relink, or of the handler without relink.
@@ -81,6 +106,7 @@ pub(super) struct Tally {
     pub(super) lost: u64,
     pub(super) false_prompts: u64,
     pub(super) stuck: u64,
+    pub(super) in_vain: InVain,
 }
 
 /// The checker, with the results of all links.
@@ -89,6 +115,12 @@ pub(super) struct Checker {
     /// The least time between two messages to a person, and the last message to each person.
     pause: Duration,
     messages: BTreeMap<usize, Timestamp>,
+    /// The last prompt of the handler without relink to each person.
+    naive_messages: BTreeMap<usize, Timestamp>,
+    /// The links of each person.
+    families: BTreeMap<usize, Vec<usize>>,
+    /// How many sweeps a prompt may wait for the end of quiet hours.
+    quiet_sweeps: u64,
     pub(super) outages: u64,
     pub(super) adopted: u64,
     pub(super) carried_over: u64,
@@ -117,12 +149,16 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub(super) fn new(links: usize, pause: Duration) -> Self {
-        let case = Case { truth: GroundTruth::Works, outage: None, repaired_at: None, gap: false, naive_broken: false };
+    pub(super) fn new(links: usize, pause: Duration, quiet_hours: bool) -> Self {
+        let mut families = BTreeMap::<usize, Vec<usize>>::new();
+        (0..links).for_each(|link| families.entry(person_of(link)).or_default().push(link));
         Self {
-            cases: vec![case; links],
+            cases: (0..links).map(|link| Case::of(person_of(link))).collect(),
             pause,
             messages: BTreeMap::new(),
+            naive_messages: BTreeMap::new(),
+            families,
+            quiet_sweeps: if quiet_hours { 11 } else { 0 },
             outages: 0,
             adopted: 0,
             carried_over: 0,
@@ -165,6 +201,10 @@ impl Checker {
             return;
         }
         case.truth = truth;
+        if truth == GroundTruth::Works {
+            (case.works_after_sweeps, case.is_recovered, case.told_broken) = (self.sweeps, false, false);
+            case.end_is_hidden = case.outage.as_ref().is_some_and(|outage| outage.contradicted);
+        }
         if let (Some(outage), GroundTruth::Broken | GroundTruth::Refused) = (&mut case.outage, truth) {
             outage.contradicted = true;
             return;
@@ -192,7 +232,7 @@ impl Checker {
                 naive_prompts: 0,
                 quiet_until: self
                     .messages
-                    .get(&person_of(link))
+                    .get(&self.cases[link].person)
                     .map(|at| at.after(self.pause))
                     .filter(|until| *until > now),
             };
@@ -204,13 +244,15 @@ impl Checker {
         let patience = if outage.adopted { 2 + self.adoption_sweeps } else { 2 };
         let is_spared = outage.deferred && outage.prompts == 0;
         self.avoided += u64::from(is_spared);
-        let excused = outage.carried_over || is_spared;
+        // Its user has found another way.
+        let is_replaced = self.cases[link].replaced_after_sweeps.is_some();
+        let excused = outage.carried_over || is_spared || is_replaced;
         let sweeps = self.sweeps.saturating_sub(outage.began_after_sweeps);
         let is_noticeable = |patience: u64| !excused && sweeps >= patience;
         let baseline = (&mut self.baseline, outage.naive_prompts, is_noticeable(patience) && !outage.by_relink);
         // There is one sweep an hour.
         let quiet_hours = outage.quiet_until.map_or(0, |until| 1 + until.since(outage.began_at).as_secs() / 3_600);
-        let is_noticeable = is_noticeable(patience + quiet_hours);
+        let is_noticeable = is_noticeable(patience + quiet_hours + self.quiet_sweeps);
         for (tally, prompts, is_noticeable) in [(&mut self.relink, outage.prompts, is_noticeable), baseline] {
             *tally.prompts_per_outage.entry(prompts).or_default() += 1;
             let [repeated, lost] = [prompts.saturating_sub(1), u32::from(prompts == 0 && is_noticeable)].map(u64::from);
@@ -242,27 +284,65 @@ impl Checker {
             return;
         };
         outage.prompts += 1;
-        if outage.prompts == 1 && !outage.adopted {
+        if outage.prompts == 1 && !outage.adopted && !outage.deferred {
             self.to_detect.push(millis(now, outage.began_at.max(outage.quiet_until.unwrap_or_default())));
         }
     }
 
     /// Records a message to the person of a link, which mentions these other links.
     pub(super) fn messaged(&mut self, link: usize, also: &[usize], now: Timestamp) {
-        let person = person_of(link);
+        let person = self.cases[link].person;
         if let Some(last) = self.messages.insert(person, now).filter(|last| now < last.after(self.pause)) {
             self.failures.push((link, format!("too soon: its person got a message at {last}, and again at {now}")));
         }
-        for other in [person, person + 1, person + 2].into_iter().filter(|other| *other != link) {
-            if other >= self.cases.len() || person_of(other) != person {
-                continue;
-            }
+        for other in self.families.get(&person).into_iter().flatten().copied().filter(|other| *other != link) {
             let Some(outage) = self.cases[other].outage.as_mut().filter(|outage| outage.prompts == 0) else { continue };
             outage.quiet_until = Some(now.after(self.pause));
             if also.contains(&other) {
                 outage.prompts = 1;
                 self.relink.prompts += 1;
             }
+        }
+    }
+
+    /// Records that the user of a link has connected the bank anew. The new link is the last one.
+    pub(super) fn connected_anew(&mut self, link: usize) {
+        let person = self.cases[link].person;
+        self.families.entry(person).or_default().push(self.cases.len());
+        self.cases.push(Case::of(person));
+        self.cases[link].replaced_after_sweeps = Some(self.sweeps);
+    }
+
+    /// Records the notice `superseded`.
+    pub(super) fn superseded(&mut self, link: usize) {
+        self.cases[link].is_superseded = true;
+    }
+
+    /// Checks a message of relink that asks the user of a link, before [`Self::messaged`].
+    pub(super) fn asked(&mut self, link: usize, circumstances: Circumstances, now: Timestamp) {
+        let last = self.messages.get(&self.cases[link].person).copied();
+        let Some((reason, could_know)) = self.facts(link, circumstances, last, now).reason() else { return };
+        self.relink.in_vain.count(reason, could_know);
+        if could_know {
+            self.failures
+                .push((link, format!("in vain: its user was asked at {now} ({reason:?}), which relink could know")));
+        }
+    }
+
+    fn facts(&self, link: usize, at: Circumstances, last: Option<Timestamp>, now: Timestamp) -> Facts {
+        let case = &self.cases[link];
+        let is_swept = |after: u64| self.sweeps >= after + 2;
+        let works = case.truth == GroundTruth::Works;
+        let is_seen = case.is_recovered || (!case.end_is_hidden && is_swept(case.works_after_sweeps));
+        let could_know_replaced = case.is_superseded || case.replaced_after_sweeps.is_some_and(is_swept);
+        Facts {
+            works,
+            is_replaced: case.replaced_after_sweeps.is_some(),
+            link_could_be_known: if works { is_seen && !case.told_broken } else { could_know_replaced },
+            bank_is_down: at.bank_is_down,
+            bank_could_be_known: at.bank_could_be_known,
+            is_quiet: at.is_quiet,
+            is_twice_in_pause: last.is_some_and(|last| now < last.after(self.pause)),
         }
     }
 
@@ -275,6 +355,7 @@ impl Checker {
 
     /// Records the notice `recovered`.
     pub(super) fn recovered(&mut self, link: usize, now: Timestamp) {
+        self.cases[link].is_recovered = self.cases[link].truth == GroundTruth::Works;
         if let Some(repaired_at) = self.cases[link].repaired_at.take() {
             self.to_recover.push(millis(now, repaired_at));
         }
@@ -293,8 +374,13 @@ impl Checker {
     }
 
     /// A handler without relink receives evidence, and prompts.
-    pub(super) fn baseline_broken(&mut self, link: usize) {
+    pub(super) fn baseline_broken(&mut self, link: usize, circumstances: Circumstances, now: Timestamp) {
         self.baseline.prompts += 1;
+        let last = self.naive_messages.insert(self.cases[link].person, now);
+        if let Some((reason, _)) = self.facts(link, circumstances, last, now).reason() {
+            self.baseline.in_vain.count(reason, false);
+        }
+        self.cases[link].told_broken = true;
         let case = &mut self.cases[link];
         case.naive_broken = true;
         match &mut case.outage {
@@ -329,6 +415,26 @@ impl Checker {
         }
         self.to_detect.sort_unstable();
         self.to_recover.sort_unstable();
+    }
+}
+
+impl Case {
+    /// A link that works.
+    const fn of(person: usize) -> Self {
+        Self {
+            truth: GroundTruth::Works,
+            outage: None,
+            repaired_at: None,
+            gap: false,
+            naive_broken: false,
+            person,
+            replaced_after_sweeps: None,
+            is_superseded: false,
+            works_after_sweeps: 0,
+            is_recovered: false,
+            told_broken: false,
+            end_is_hidden: false,
+        }
     }
 }
 

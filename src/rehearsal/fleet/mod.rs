@@ -9,7 +9,7 @@
 //! - `state`: the fleet; `setup`: its first day; `simulation`: the main loop; `event_queue`: the future events
 //! - `relink`: relink under test; `webhooks`: the network between Belvo and relink
 //! - `banks`, `users`, `customer`: the other parties; `rates`: all their numbers
-//! - `checker`: compares relink with the ground truth; `report`: the results; `link_log`: the full history of one link
+//! - `checker`: compares relink with the ground truth; `in_vain`: people asked in vain; `report`: the results; `link_log`: the full history of one link
 //! - `args`: the flags of `relink sandbox`
 //!
 //! This module must never decide anything about a link, and nobody may relax the checker to make a run pass.
@@ -19,6 +19,7 @@ mod banks;
 mod checker;
 mod customer;
 mod event_queue;
+mod in_vain;
 mod link_log;
 mod options;
 mod rates;
@@ -32,5 +33,5 @@ mod webhooks;
 
 pub use args::{FleetArgs, run};
 pub use options::FleetOptions;
-pub use report::{Belvo, Gaps, Report, Score, Spread};
+pub use report::{Asked, Belvo, Gaps, Report, Score, Spread};
 pub use simulation::simulate;

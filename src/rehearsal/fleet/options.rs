@@ -9,6 +9,8 @@ pub struct FleetOptions {
     pub days: u32,
     /// The seed of all randomness.
     pub seed: u64,
+    /// Whether users get no messages from 22:00 to 08:00 of the time of their bank's country.
+    pub quiet_hours: bool,
     /// A link whose full history is part of the report.
     pub link_log: Option<String>,
 }

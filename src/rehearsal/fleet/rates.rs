@@ -82,6 +82,10 @@ pub(super) mod percent {
     pub(in crate::rehearsal::fleet) const COMES_BACK: u32 = 50;
     /// Users who notice an outage and open the widget without a prompt.
     pub(in crate::rehearsal::fleet) const COMES_UNPROMPTED: u32 = 8;
+    /// Users who connect the bank anew in place of a repair.
+    pub(in crate::rehearsal::fleet) const CONNECTS_ANEW: u32 = 8;
+    /// Outages of a bank that Belvo's status page reports.
+    pub(in crate::rehearsal::fleet) const ON_STATUS_PAGE: u32 = 50;
     /// Outages that are repaired by a call of the customer, which relink does not receive.
     pub(in crate::rehearsal::fleet) const REPAIRED_ELSEWHERE: u32 = 4;
 }
@@ -106,6 +110,9 @@ pub(super) struct Disturbance {
 /// Each bank: it answers `institution_down`.
 pub(super) const BANK_DOWN: Disturbance =
     Disturbance { every: Duration::from_secs(10 * 24 * 3600), lasts: (HOUR, Duration::from_secs(6 * 3600)) };
+
+/// How long after an outage begins, or ends, the status page says so.
+pub(super) const PAGE_REPORTS: Span = (Duration::from_secs(5 * 60), Duration::from_secs(40 * 60));
 
 /// Each bank with passwords: it refuses all logins for a while.
 pub(super) const LOGINS_REFUSED: Disturbance =

@@ -83,6 +83,8 @@ pub(super) struct Published {
     pub(super) messages: Vec<Message>,
     /// The links that are broken according to errors of Belvo's API.
     pub(super) refused: Vec<LinkId>,
+    /// The links about which Belvo's API has answered that the bank is down.
+    pub(super) outage_errors: Vec<LinkId>,
 }
 
 /// The in-process bus: pending inputs, and the state messages that adoption reads back.
@@ -109,11 +111,17 @@ impl ReadHistory for Bus {
 
 impl Relink {
     /// Starts a relink without inputs, whose Belvo is at `url`.
-    pub(super) fn start(url: &str, keys: (SecretId, SecretPassword), now: Timestamp) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        url: &str,
+        keys: (SecretId, SecretPassword),
+        is_quiet: bool,
+        now: Timestamp,
+    ) -> anyhow::Result<Self> {
         let (clock, manual_clock) = Clock::manual(now);
         let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
         let belvo = Client::new(url, keys.0, keys.1, Timeouts::default())?.with_budget(budget.clone());
-        let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() })?;
+        let quiet_hours = if is_quiet { Some("22:00-08:00".parse()?) } else { None };
+        let policy = Policy::new(PolicySettings { can_verify: true, quiet_hours, ..PolicySettings::default() })?;
         let (store, bus, guard) = (MemoryStore::default(), Arc::new(Bus::default()), MissingGuard::default());
         let inputs = Arc::clone(&bus) as Arc<dyn Inputs>;
         let known = KnownLinks { store: Arc::new(store.clone()), policy: policy.clone() };
@@ -183,6 +191,9 @@ impl Relink {
         for input in take(&mut *lock(&self.bus.inbox)) {
             if reports_broken(&input) {
                 published.refused.push(input.link.clone());
+            }
+            if reports_outage(&input) {
+                published.outage_errors.push(input.link.clone());
             }
             self.sources.push(match input.source {
                 "/relink/reconciler" => Source::Sweep,
@@ -314,6 +325,13 @@ fn reports_broken(input: &NewInput) -> bool {
     input.kind == InputKind::ApiError
         && translate(input.kind, &input.link, &input.body, input.at)
             .is_ok_and(|meaning| matches!(meaning, Meaning::Event(input) if matches!(input.event, Event::Broken(_))))
+}
+
+/// Whether the input is an error of Belvo's API about an outage of the bank.
+fn reports_outage(input: &NewInput) -> bool {
+    let is_outage =
+        |meaning| matches!(meaning, Meaning::NotAboutTheLink { class, .. } if class.is_about_the_institution());
+    input.kind == InputKind::ApiError && translate(input.kind, &input.link, &input.body, input.at).is_ok_and(is_outage)
 }
 
 fn delivery(input: NewInput, sequence: u64, now: Timestamp) -> Delivery {

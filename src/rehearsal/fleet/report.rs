@@ -6,11 +6,19 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::checker::{Checker, Tally};
+use super::in_vain::Reason;
 use super::options::FleetOptions;
 use super::state::Simulation;
 
 /// The maximum number of listed failures.
 const FAILURES_MAX: usize = 10;
+
+/// The words for the reasons why a message was in vain.
+const REPAIRED: &str = "repaired";
+const REPLACED: &str = "replaced";
+const BANK_DOWN: &str = "bank_down";
+const QUIET_HOURS: &str = "quiet_hours";
+const TWICE_IN_PAUSE: &str = "twice_in_pause";
 
 /// The report of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +29,8 @@ pub struct Report {
     pub days: u32,
     /// The seed.
     pub seed: u64,
+    /// Whether users get no messages at night.
+    pub quiet_hours: bool,
     /// Outages: spans in which only the user could repair the link.
     pub outages: u64,
     /// Outages that began before relink was installed.
@@ -78,6 +88,18 @@ pub struct Score {
     pub false_prompts: u64,
     /// Links with a wrong state at the end, after the phase without faults.
     pub stuck: u64,
+    /// People asked in vain: messages for a link that works (`repaired`), or whose user has connected the bank anew (`replaced`), while the
+    /// bank was down or refused everybody (`bank_down`), in quiet hours, or twice within the pause. Without relink: only prompts.
+    pub asked_in_vain: BTreeMap<&'static str, Asked>,
+}
+
+/// Messages in vain for one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// Those that relink could know to be in vain. Always 0 without relink.
+    pub could_know: u64,
+    /// The others.
+    pub other: u64,
 }
 
 /// A distribution of durations, in milliseconds.
@@ -119,7 +141,7 @@ pub struct Belvo {
 
 impl Report {
     pub(super) fn of(simulation: &Simulation) -> Self {
-        let FleetOptions { links, days, seed, link_log: _ } = simulation.options;
+        let FleetOptions { links, days, seed, quiet_hours, link_log: _ } = simulation.options;
         let checker: &Checker = &simulation.checker;
         let usage = simulation.relink.usage();
         let with_link = |(link, failure): &(usize, String)| format!("{} {failure}", simulation.members[*link].link);
@@ -127,6 +149,7 @@ impl Report {
             links,
             days,
             seed,
+            quiet_hours,
             outages: checker.outages,
             outages_adopted: checker.adopted,
             outages_carried_over: checker.carried_over,
@@ -157,9 +180,11 @@ impl Report {
         }
     }
 
-    /// Whether relink lost no outage, prompted at most once in each, and has the correct state of every link at the end.
-    pub const fn is_good(&self) -> bool {
-        self.relink.lost == 0 && self.relink.repeated == 0 && self.relink.stuck == 0
+    /// Whether relink lost no outage, prompted at most once in each, asked nobody in vain as far as it could know, and has the correct state
+    /// of every link at the end.
+    pub fn is_good(&self) -> bool {
+        let is_right = self.relink.lost == 0 && self.relink.repeated == 0 && self.relink.stuck == 0;
+        is_right && self.relink.in_vain_though_known() == 0
     }
 
     /// The report as a table.
@@ -184,6 +209,13 @@ impl Report {
             ("repeated", |score| score.repeated),
             ("links stuck at the end", |score| score.stuck),
             ("prompts while the link worked", |score| score.false_prompts),
+            ("people asked in vain", |score| score.in_vain(|_| true)),
+            ("  relink could know", Score::in_vain_though_known),
+            ("  the link worked", |score| score.in_vain(|reason| reason == REPAIRED)),
+            ("  bank connected anew", |score| score.in_vain(|reason| reason == REPLACED)),
+            ("  bank down", |score| score.in_vain(|reason| reason == BANK_DOWN)),
+            ("  in quiet hours", |score| score.in_vain(|reason| reason == QUIET_HOURS)),
+            ("  twice in the pause", |score| score.in_vain(|reason| reason == TWICE_IN_PAUSE)),
         ] {
             let (relink, baseline) = (grouped(value(&self.relink)), grouped(value(&self.without_relink)));
             line(format!("{name:<30}{relink:>10}{baseline:>16}"));
@@ -230,8 +262,31 @@ impl Report {
 
 impl Score {
     fn of(tally: &Tally) -> Self {
-        let Tally { prompts_per_outage, prompts, repeated, lost, false_prompts, stuck } = tally.clone();
-        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, false_prompts, stuck }
+        let Tally { prompts_per_outage, prompts, repeated, lost, false_prompts, stuck, in_vain } = tally.clone();
+        let mut asked_in_vain = BTreeMap::<&'static str, Asked>::new();
+        let words = [
+            (Reason::Repaired, REPAIRED),
+            (Reason::Replaced, REPLACED),
+            (Reason::BankDown, BANK_DOWN),
+            (Reason::QuietHours, QUIET_HOURS),
+            (Reason::TwiceInPause, TWICE_IN_PAUSE),
+        ];
+        for (reason, word) in words {
+            let count = |counts: &BTreeMap<Reason, u64>| counts.get(&reason).copied().unwrap_or_default();
+            let asked = Asked { could_know: count(&in_vain.could_know), other: count(&in_vain.other) };
+            asked_in_vain.insert(word, asked);
+        }
+        Self { prompts, outages_by_prompts: prompts_per_outage, repeated, lost, false_prompts, stuck, asked_in_vain }
+    }
+
+    fn in_vain(&self, is_counted: impl Fn(&str) -> bool) -> u64 {
+        let counted = self.asked_in_vain.iter().filter(|(reason, _)| is_counted(reason));
+        counted.map(|(_, asked)| asked.could_know + asked.other).sum()
+    }
+
+    /// Messages in vain, as relink could know.
+    pub fn in_vain_though_known(&self) -> u64 {
+        self.asked_in_vain.values().map(|asked| asked.could_know).sum()
     }
 
     fn prompted(&self, times: std::ops::Range<u32>) -> u64 {

@@ -33,13 +33,13 @@ impl Simulation {
         };
         let sandbox = Sandbox::start(config.clone()).await?;
         let keys = (SecretId(config.secret_id.clone().into()), SecretPassword(config.secret_password.clone()));
-        let relink = Relink::start(&sandbox.url(), keys, BEGIN)?;
+        let relink = Relink::start(&sandbox.url(), keys, options.quiet_hours, BEGIN)?;
         let mut simulation = Self {
             schedule: Schedule::new(relink.clock.elapsed(), options.seed),
             control: sandbox.control(),
             customer: Customer::of(sandbox.url(), &config)?,
             relink,
-            checker: Checker::new(options.links, PolicySettings::default().reminder_pause),
+            checker: Checker::new(options.links, PolicySettings::default().reminder_pause, options.quiet_hours),
             event_queue: EventQueue::new(),
             members: Vec::with_capacity(options.links),
             banks: BANKS.iter().map(|_| BankState::default()).collect(),
@@ -97,18 +97,27 @@ impl Simulation {
         }
         self.event_queue.plan(BEGIN.after(self.time_to_fault(bank, &mut rng)), FleetEvent::LinkFault(number));
         self.index.insert(id, number);
-        let (refused, is_falsely_invalid, is_notified_broken, has_planned_action) = (false, false, false, false);
-        self.members.push(Member {
-            id,
-            link,
-            bank,
-            login,
-            refused,
-            is_falsely_invalid,
-            is_notified_broken,
-            has_planned_action,
-            rng,
-        });
+        self.members.push(Member::new(id, link, bank, login, rng));
+        Ok(())
+    }
+
+    /// The user of a link connects the bank anew: a new link, which works. The old one stays as it is.
+    pub(super) fn connect_anew(&mut self, number: usize) -> anyhow::Result<()> {
+        let bank = self.members[number].bank;
+        let mut rng = self.members[number].rng.fork();
+        let id = self.control.connect_anew(self.members[number].id)?;
+        let link: LinkId = id.to_string().parse()?;
+        let (new, now) = (self.members.len(), self.now());
+        self.link_log.log(&self.members[number].link, now, || format!("user     connects the bank anew: {id}"));
+        self.index.insert(id, new);
+        self.plan_in(self.time_to_fault(bank, &mut rng), FleetEvent::LinkFault(new));
+        if self.control.link(id)?["access_mode"] == "single" {
+            self.plan_in(rng.between((HOUR, DAY)), FleetEvent::Call(new));
+        }
+        self.members.push(Member::new(id, link, bank, Login::Works, rng));
+        self.members[number].is_replaced = true;
+        self.checker.connected_anew(number);
+        self.set_sandbox_login(new);
         Ok(())
     }
 }

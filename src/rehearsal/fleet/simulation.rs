@@ -13,13 +13,13 @@ use std::time::Duration;
 use belvo_sandbox::LinkStatus;
 use serde_json::Value;
 
-use super::checker::GroundTruth;
+use super::checker::{Circumstances, GroundTruth};
 use super::options::FleetOptions;
-use super::rates::DAY;
+use super::rates::{BANKS, DAY};
 use super::relink::SETTINGS;
 use super::report::Report;
 use super::state::{BEGIN, FleetEvent, Simulation};
-use crate::contract::{Address, JobBody, JobName, NoticeBody, NoticeName};
+use crate::contract::{Action, Address, JobBody, JobName, NoticeBody, NoticeContent, NoticeName};
 use crate::jobs::{self, Next};
 use crate::link::{LinkId, StateName, Timestamp};
 
@@ -147,6 +147,12 @@ impl Simulation {
                 self.update_truth(number);
             }
         }
+        for link in published.outage_errors {
+            if let Some(number) = self.numbered(&link) {
+                let now = self.now();
+                self.banks[self.members[number].bank].evidence.error(number, now);
+            }
+        }
         for message in published.messages {
             self.link_log.log_message(&message);
             match message.address {
@@ -170,6 +176,12 @@ impl Simulation {
                 Address::Incident(_) => {
                     let body: Value = serde_json::from_slice(&message.body)?;
                     self.incidents += u64::from(body["type"] == "began");
+                    let bank = BANKS.iter().position(|bank| body["institution"] == bank.name);
+                    match (bank, body["type"].as_str()) {
+                        (Some(bank), Some("began")) => self.banks[bank].evidence.is_published = true,
+                        (Some(bank), Some("ended")) => self.banks[bank].evidence.is_published = false,
+                        _another => {}
+                    }
                 }
                 Address::Observed(..)
                 | Address::Refused(_)
@@ -187,6 +199,12 @@ impl Simulation {
             let notice: NoticeBody = serde_json::from_slice(body)?;
             let ids = notice.also_broken.iter().filter_map(|other| other.link_id.parse().ok());
             let also: Vec<usize> = ids.filter_map(|id: LinkId| self.numbered(&id)).collect();
+            if let NoticeContent::UpdateRequired { action } | NoticeContent::Reminder { action, .. } = notice.content {
+                let mut circumstances = self.circumstances(number);
+                // The state of the bank says nothing about a consent that has ended.
+                circumstances.bank_is_down &= !matches!(action, Action::RenewConsent | Action::None);
+                self.checker.asked(number, circumstances, now);
+            }
             self.checker.messaged(number, &also, now);
             for other in also {
                 self.members[other].is_notified_broken = true;
@@ -209,8 +227,8 @@ impl Simulation {
             }
             NoticeName::RefreshDue => self.checker.gap_opened(number),
             NoticeName::Refreshed => self.checker.gap_closed(number),
-            NoticeName::Superseded
-            | NoticeName::CreationUnfinished
+            NoticeName::Superseded => self.checker.superseded(number),
+            NoticeName::CreationUnfinished
             | NoticeName::UpdateStarted
             | NoticeName::UpdateFailed
             | NoticeName::DataAvailable
@@ -221,6 +239,24 @@ impl Simulation {
             | NoticeName::Removed => {}
         }
         Ok(())
+    }
+
+    /// The circumstances of a message to the user of a link, which do not depend on who sends it.
+    pub(super) fn circumstances(&self, number: usize) -> Circumstances {
+        let bank = self.members[number].bank;
+        let state = &self.banks[bank];
+        // None of these countries changes its clocks.
+        let offset = match BANKS[bank].name {
+            name if name.contains("_mx_") => -6,
+            name if name.contains("_co_") => -5,
+            _brazil => -3,
+        };
+        let hour = (self.now().as_millis().div_euclid(3_600_000) + offset).rem_euclid(24);
+        Circumstances {
+            bank_is_down: state.is_down || state.refuses_logins,
+            bank_could_be_known: state.evidence.shows_outage(self.now()),
+            is_quiet: self.options.quiet_hours && !(8..22).contains(&hour),
+        }
     }
 
     /// Reads the ground truth of a link, and reports it to the checker.

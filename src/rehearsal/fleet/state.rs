@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::checker::Checker;
 use super::customer::Customer;
 use super::event_queue::EventQueue;
+use super::in_vain::Evidence;
 use super::link_log::LinkLog;
 use super::options::FleetOptions;
 use super::rates::DAY;
@@ -54,6 +55,8 @@ pub(super) enum FleetEvent {
     /// Belvo's API begins to answer 500, or becomes normal again.
     ApiDown,
     ApiUp,
+    /// Belvo's status page says that a bank is down (`true`), or that it works again.
+    PageReports(usize, bool),
 }
 
 /// The next action of a user.
@@ -85,6 +88,8 @@ pub(super) struct BankState {
     pub(super) is_down: bool,
     /// The bank refuses every password.
     pub(super) refuses_logins: bool,
+    /// What relink was told about it.
+    pub(super) evidence: Evidence,
 }
 
 /// A link of the fleet.
@@ -100,9 +105,28 @@ pub(super) struct Member {
     pub(super) is_falsely_invalid: bool,
     /// Whether relink has reported it as broken and not yet as recovered.
     pub(super) is_notified_broken: bool,
+    /// Whether its user has connected the bank anew: another link works in its place.
+    pub(super) is_replaced: bool,
     /// Whether an action of its user is scheduled.
     pub(super) has_planned_action: bool,
     pub(super) rng: fastrand::Rng,
+}
+
+impl Member {
+    pub(super) const fn new(id: Uuid, link: LinkId, bank: usize, login: Login, rng: fastrand::Rng) -> Self {
+        Self {
+            id,
+            link,
+            bank,
+            login,
+            refused: false,
+            is_falsely_invalid: false,
+            is_notified_broken: false,
+            is_replaced: false,
+            has_planned_action: false,
+            rng,
+        }
+    }
 }
 
 /// The simulation of a fleet.

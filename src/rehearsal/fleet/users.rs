@@ -38,7 +38,7 @@ impl Simulation {
     /// The user gets a prompt or a reminder.
     pub(super) fn notify_user(&mut self, number: usize) {
         let member = &mut self.members[number];
-        if member.has_planned_action || member.rng.happens(percent::IGNORED) {
+        if member.has_planned_action || member.is_replaced || member.rng.happens(percent::IGNORED) {
             return;
         }
         let wait = member.rng.reaction();
@@ -58,7 +58,7 @@ impl Simulation {
         let asked = self.members[number].is_notified_broken && !matches!(act, UserAction::RepairsElsewhere);
         let (works, gone) =
             (self.checker.truth(number) == GroundTruth::Works, self.checker.truth(number) == GroundTruth::Gone);
-        if self.is_final_phase() || gone || (works && !asked) {
+        if self.is_final_phase() || gone || (works && !asked) || self.members[number].is_replaced {
             return Ok(());
         }
         match act {
@@ -68,6 +68,7 @@ impl Simulation {
                 Ok(())
             }
             UserAction::RepairsElsewhere => Ok(()),
+            UserAction::Opens if self.connects_anew(number) => self.connect_anew(number),
             UserAction::Opens => self.open(number).await,
             UserAction::OpensUnlocked => {
                 if is_locked(&self.members[number].login) {
@@ -79,6 +80,12 @@ impl Simulation {
             }
             UserAction::Ends { token, has_mistyped } => self.leave_widget(number, token, has_mistyped).await,
         }
+    }
+
+    /// Whether the user of a broken link connects the bank anew in place of a repair, and can.
+    fn connects_anew(&mut self, number: usize) -> bool {
+        let is_broken = self.checker.truth(number) != GroundTruth::Works && self.can_repair(number);
+        is_broken && self.members[number].rng.happens(percent::CONNECTS_ANEW)
     }
 
     async fn open(&mut self, number: usize) -> anyhow::Result<()> {
@@ -131,6 +138,15 @@ impl Simulation {
             self.plan_user_action(number, wait, UserAction::Ends { token, has_mistyped: true });
             return Ok(());
         }
+        // The application reads data when its user comes back from the widget, and gets the error that stopped the user too.
+        let bank = self.members[number].bank;
+        if self.banks[bank].is_down && BANKS[bank].has_owners {
+            if let Some(error) = self.customer.read_owners(&link).await? {
+                self.report(number, &error)?;
+            }
+            self.update_truth(number);
+        }
+        let rng = &mut self.members[number].rng;
         let is_reported = rng.happens(percent::EXIT_REPORTED);
         let comes_back = locked || rng.happens(percent::COMES_BACK);
         let wait = if locked { rng.between(UNLOCKING) } else { rng.reaction() };

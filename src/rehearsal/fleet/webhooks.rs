@@ -42,7 +42,7 @@ impl Simulation {
         if let Some(&number) = self.index.get(&link) {
             match (family.as_str(), code.as_str()) {
                 ("LINK", "invalid_credentials" | "token_required") | ("CONSENT", "openfinance_consent_expired") => {
-                    self.checker.baseline_broken(number);
+                    self.baseline_broken(number);
                 }
                 ("LINK" | "CONSENT", _) => {}
                 (_data, _) => self.checker.baseline_works(number),
@@ -55,11 +55,17 @@ impl Simulation {
         Ok(())
     }
 
+    /// A handler without relink receives evidence, and prompts.
+    fn baseline_broken(&mut self, number: usize) {
+        let (circumstances, now) = (self.circumstances(number), self.now());
+        self.checker.baseline_broken(number, circumstances, now);
+    }
+
     /// The customer's application reports an error of Belvo's API to relink.
     pub(super) fn report(&mut self, number: usize, error: &ApiError) -> anyhow::Result<()> {
         let code = error.body.get(0).and_then(|item| item.get("code")).and_then(|code| code.as_str());
         if error.http_status == 428 || code == Some("invalid_link") {
-            self.checker.baseline_broken(number);
+            self.baseline_broken(number);
         }
         let (link, now) = (self.members[number].link.clone(), self.now());
         self.link_log.log(&link, now, || format!("error    {} {code:?}", error.http_status));
