@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{Config, Sources};
-use crate::contract::{At, HistoryEntry, HistoryKind, Record};
+use crate::contract::{At, HistoryEntry, HistoryKind, Record, Scope};
 use crate::link::Timestamp;
 use crate::printable::shortened;
 
@@ -105,15 +105,32 @@ impl RelinkArgs {
 }
 
 impl RunningRelink {
+    /// The relink that these flags or the settings name, with the token that may do most.
     pub(super) fn of(args: RelinkArgs) -> anyhow::Result<Self> {
+        Self::with(args, false)
+    }
+
+    /// The same for a program that only reads: with the token that may do least besides reading.
+    pub(super) fn reading(args: RelinkArgs) -> anyhow::Result<Self> {
+        Self::with(args, true)
+    }
+
+    fn with(args: RelinkArgs, only_reads: bool) -> anyhow::Result<Self> {
         let (url, token) = match (args.url, args.token) {
             (Some(url), Some(token)) => (url, token),
             (url, token) => {
                 let config = Config::load(&Sources::of_process(args.config, Vec::new()))?.config;
-                // The one that may do most.
-                let named = config.http.named_api_tokens.iter().max_by_key(|token| token.scopes.len());
+                let named = config.http.named_api_tokens.iter();
+                let named = if only_reads {
+                    named.filter(|token| token.scopes.contains(&Scope::Read)).min_by_key(|token| token.scopes.len())
+                } else {
+                    named.max_by_key(|token| token.scopes.len())
+                };
                 let named = named.map(|token| token.secret.clone());
-                let token = token.or_else(|| config.http.api_tokens.first().cloned()).or(named).context(
+                // A token without a name may do everything.
+                let unnamed = config.http.api_tokens.first().cloned();
+                let chosen = if only_reads { named.or(unnamed) } else { unnamed.or(named) };
+                let token = token.or(chosen).context(
                     "a token is required: give --token, or set RELINK_API_TOKENS or RELINK_NAMED_API_TOKENS as for the service; the first \
                      one is used",
                 )?;

@@ -70,7 +70,7 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The list of dead letters, one line each.
-fn list(letters: &[Value]) -> String {
+pub(super) fn list(letters: &[Value]) -> String {
     if letters.is_empty() {
         return "there are no dead letters\n".to_owned();
     }
@@ -88,7 +88,7 @@ fn list(letters: &[Value]) -> String {
 }
 
 /// One dead letter with its payload.
-fn show(letter: &Value) -> String {
+pub(super) fn show(letter: &Value) -> String {
     let mut text = String::new();
     let Value::Object(fields) = letter else { return text };
     for (name, value) in fields.iter().filter(|(name, value)| !name.starts_with("payload") && !value.is_null()) {

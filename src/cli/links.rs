@@ -79,10 +79,7 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
     let LinksArgs { state, institution, external_id, limit, watch, relink } = args;
     let relink = RunningRelink::of(relink)?;
     let filters = [("state", state), ("institution", institution), ("external_id", external_id)];
-    let filters: String = filters
-        .into_iter()
-        .filter_map(|(name, value)| Some(format!("&{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC))))
-        .collect();
+    let filters = query_of(filters);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     loop {
         let listed = read(&relink, &filters, limit).await?;
@@ -101,6 +98,28 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
         }
         tokio::time::sleep(WATCH_PAUSE).await;
     }
+}
+
+/// The table of at most `limit` links that match; an empty filter matches all.
+pub(super) async fn list_text(
+    relink: &RunningRelink,
+    filters: [(&str, Option<String>); 3],
+    limit: usize,
+) -> anyhow::Result<String> {
+    let listed = read(relink, &query_of(filters), limit).await?;
+    Ok(table(&listed, clock::now(), None))
+}
+
+/// One link in plain sentences.
+pub(super) async fn show_text(relink: &RunningRelink, link: &LinkId) -> anyhow::Result<String> {
+    shown(&relink.get(&format!("/v1/links/{link}")).await?, clock::now())
+}
+
+fn query_of(filters: [(&str, Option<String>); 3]) -> String {
+    let filters = filters.into_iter();
+    filters
+        .filter_map(|(name, value)| Some(format!("&{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC))))
+        .collect()
 }
 
 async fn read(relink: &RunningRelink, filters: &str, limit: usize) -> anyhow::Result<Listed> {

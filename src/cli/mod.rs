@@ -5,8 +5,7 @@
 //!   (`manual`) print and exit
 //! - `links`, `show`, `why`, `observed`, `dead-letters` and the `commands` about one link call a running relink over HTTP
 //!   (`client`) and print its answers (`history`, `due`, `sentences`, `dead_letters`) as text or, with `--json`, as JSON
-//!   (`output`)
-//!
+//!   (`output`); `mcp` gives the same texts to an assistant
 //! - `replay` reads the streams of NATS by itself, because it needs all of them; `doctor` asks every part, with or without a running relink
 //!
 //! Each subcommand calls the module that does the work.
@@ -20,6 +19,7 @@ mod examples;
 mod history;
 mod links;
 mod manual;
+mod mcp;
 mod observed;
 mod output;
 mod replay;
@@ -50,7 +50,7 @@ use crate::rehearsal::dev::{self, DevArgs};
 use crate::rehearsal::fleet::{self, FleetArgs};
 use crate::rehearsal::scenario::{self, ScenarioArgs};
 use crate::simulation::SimulateArgs;
-use crate::{clock, os, schemas, service, simulation, telemetry};
+use crate::{os, schemas, service, simulation, telemetry};
 
 /// Keeps Belvo links alive. Webhooks and API errors drive one state machine per link; NATS delivers the resulting
 /// notices to your services.
@@ -118,6 +118,9 @@ enum Command {
     /// List, show and replay dead letters: messages that relink could not handle
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Answer an assistant over the Model Context Protocol, on standard input and output; read-only
+    #[command(after_help = mcp::EXAMPLES)]
+    Mcp(mcp::McpArgs),
     /// Print the completions of a shell
     #[command(after_help = manual::COMPLETIONS_EXAMPLES)]
     Completions {
@@ -309,6 +312,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Tail(args) => return tail::run(args, signals::shutdown(at_once)?).await,
         Command::Observed(args) => return observed::run(args).await,
         Command::Replay(args) => return replay::run(args).await,
+        Command::Mcp(args) => return mcp::run(args, signals::shutdown(at_once)?).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
         Command::Unmute(args) => return commands::send("unmute", None, args).await,

@@ -221,6 +221,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "simulation/args.rs",
         ],
     ),
+    ("rmcp", &["cli/mcp.rs"]),
     ("schemars", &["contract/", "schemas.rs", "schemas/"]),
     ("toml", &["config/", "rehearsal/scenario/"]),
     ("rustls", &["tls.rs"]),

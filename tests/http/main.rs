@@ -18,6 +18,7 @@ mod events;
 mod floods;
 mod identity;
 mod killed;
+mod mcp;
 mod no_secret_in_logs;
 mod openapi;
 mod outbound;
