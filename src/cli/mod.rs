@@ -6,7 +6,6 @@
 //! - `links`, `show`, `why`, `at`, `tail`, `observed`, `stats`, `institutions`, `dead-letters` and the `commands` about one link call a
 //!   running relink over HTTP (`client`) and print its answers (`history`, `due`, `sentences`) as text or, with `--json`, as
 //!   JSON (`output`); `moment` reads times, `progress` shows long work; `mcp` gives the same texts to an assistant
-//!
 //! - `replay` reads the streams of NATS by itself, because it needs all of them; `doctor` asks every part, with or without a running relink
 //!
 //! Each subcommand calls the module that does the work.
