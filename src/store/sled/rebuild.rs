@@ -307,7 +307,7 @@ fn write(database: &Database, mut entries: InOrder<impl Iterator<Item = Entry>>)
         let read = read_all(&mut entries, &hand_over);
         drop(hand_over);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(written.map_err(Failure::from).and(read.map_err(Failure::from))?)
+        written.map_err(Failure::from).and(read.map_err(Failure::from))
     })
 }
 

@@ -129,8 +129,11 @@ pub(super) struct Merge {
     file: File,
     runs: Vec<Run>,
     /// The next entry of each run. Of the same keys, the first run has the first one.
-    next: BinaryHeap<Reverse<(Vec<u8>, usize, Vec<u8>)>>,
+    next: BinaryHeap<Reverse<NextEntry>>,
 }
+
+/// A key, the number of its run, and the value.
+type NextEntry = (Vec<u8>, usize, Vec<u8>);
 
 #[derive(Debug)]
 struct Run {
