@@ -1,9 +1,13 @@
-//! The store with many links: the rebuild from `LINKS`, the start, the first page of each filter, the summary, and the size.
+//! The store with many links: the rebuild from `KV_links`, the start, the first page of each filter, the summary, the memory and the size.
 //!
 //! `cargo bench --bench store -- --links 1000000` sets the number of links. The default is small, so that CI can run it. It asserts the
 //! results and no times.
 
 #![expect(clippy::print_stdout, reason = "a bench reports on the standard output")]
+
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[path = "pipeline/measure.rs"]
 #[expect(dead_code, reason = "the bench of the pipeline uses all of it")]
@@ -14,7 +18,7 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use measure::{Machine, disk_bytes};
+use measure::{Machine, cpu, cpu_between, disk_bytes, resident_bytes};
 use relink::clock;
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
 use relink::link::{
@@ -34,7 +38,7 @@ const DEFAULT_LINKS: usize = 2_000;
 const PARTITIONS: u16 = 16;
 
 /// The default of `RELINK_CACHE_BYTES`.
-const STORE_CACHE_BYTES: u64 = 256 << 20;
+const STORE_CACHE_BYTES: u64 = 128 << 20;
 
 /// Of a thousand links, 800 belong to one institution, 199 to one of a hundred, and one to a rare one.
 const COMMON: &str = "erebor_mx_retail";
@@ -123,9 +127,8 @@ fn broken(now: Timestamp) -> State {
 async fn stream_with(links: usize) -> TestNats {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
     let (subjects, batches, now) = (Subjects::default(), nats.batches(), clock::now());
-    let all: Vec<usize> = (0..links).collect();
-    for slice in all.chunks(1_000) {
-        let messages = slice.iter().map(|&link| {
+    for first in (0..links).step_by(1_000) {
+        let messages = (first..links.min(first + 1_000)).map(|link| {
             let record = serde_json::to_vec(&record(link, now)).expect("a record is JSON");
             BatchMessage::new(subjects.state(id(link).as_str()), record)
         });
@@ -160,14 +163,24 @@ async fn stop((shutdown, task): (CancellationToken, JoinHandle<Result<(), NodeEr
 
 async fn rebuild(nats: &TestNats, directory: &Path, links: usize) {
     let store = block_in_place(|| open(directory));
-    let began = clock::instant();
+    let (before, began) = (cpu(nats), clock::instant());
     let running = run(nats, store.clone()).await;
-    let took = began.elapsed();
+    let (took, cpu) = (began.elapsed(), cpu_between(before, cpu(nats)));
+    let memory = resident_bytes("self").unwrap_or_default() >> 20;
     let counted: u64 = store.count().expect("the store can be read").values().sum();
     assert_eq!(counted, links as u64);
     stop(running).await;
     let rate = links as f64 / took.as_secs_f64();
-    println!("| the store is rebuilt from `LINKS` | {rate:.0} links/s, {:.1} s |", took.as_secs_f64());
+    println!("| the store is rebuilt from `KV_links` | {rate:.0} links/s, {:.1} s |", took.as_secs_f64());
+    if let Some((ours, server)) = cpu {
+        let of_link = |seconds: f64| seconds * 1e6 / links as f64;
+        println!("| CPU time per link: node, nats-server | {:.1} µs, {:.1} µs |", of_link(ours), of_link(server));
+    }
+    let size = disk_bytes(directory);
+    println!(
+        "| memory after the rebuild; the store on the disk | {memory} MB; {} bytes a link |",
+        size / links.max(1) as u64
+    );
 }
 
 async fn start(nats: &TestNats, directory: &Path) {
@@ -176,7 +189,9 @@ async fn start(nats: &TestNats, directory: &Path) {
     let opened = began.elapsed();
     let running = run(nats, store).await;
     let started = began.elapsed();
+    let memory = resident_bytes("self").unwrap_or_default() >> 20;
     stop(running).await;
+    println!("| memory after a start in the same process | {memory} MB |");
     println!(
         "| a start: the store is opened and checked, and the node runs | {:.2} s, {:.2} s |",
         opened.as_secs_f64(),

@@ -25,7 +25,7 @@ use crate::support::{TestNats, within};
 
 pub(crate) const PARTITIONS: u16 = 16;
 
-const STORE_CACHE_BYTES: u64 = 256 * 1024 * 1024;
+const STORE_CACHE_BYTES: u64 = 128 * 1024 * 1024;
 
 /// The batches of a node, without the headers of a batch, so that they can be committed again.
 pub(crate) type Batches = Vec<Vec<BatchMessage>>;

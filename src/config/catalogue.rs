@@ -156,7 +156,7 @@ pub static SETTINGS: &[Setting] = &[
         "directory of the store and of relink's own NATS",
     )
     .flag("--data-dir"),
-    row("store.cache_bytes", "RELINK_CACHE_BYTES", Bytes, Some("256MiB"), "size of the store's cache in memory"),
+    row("store.cache_bytes", "RELINK_CACHE_BYTES", Bytes, Some("128MiB"), "size of the store's cache in memory"),
     row("belvo.url", "RELINK_BELVO_URL", Text, None, "address of Belvo's API, such as https://sandbox.belvo.com"),
     secret("belvo.secret_id", "RELINK_BELVO_SECRET_ID", Text, "Belvo's secret id"),
     secret("belvo.secret_password", "RELINK_BELVO_SECRET_PASSWORD", Text, "Belvo's secret password"),

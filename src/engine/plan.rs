@@ -148,7 +148,7 @@ impl Plan {
         let puts = std::mem::take(&mut self.puts);
         self.taken.extend(puts.iter().map(|put| (put.id.clone(), put.head.version)));
         let offsets = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
-        Changes { puts, incidents: self.incidents.clone(), offsets, position }
+        Changes { puts, incidents: self.incidents.clone(), offsets, position, is_end_of_read: false }
     }
 
     /// The changed links, and their new versions.
@@ -175,7 +175,7 @@ impl Plan {
     /// A copy of the changes of the store. `position` is the position of the batch on the output stream.
     pub fn changes(&self, position: Option<Position>) -> Changes {
         let offsets = self.offsets.iter().map(|(partition, offset)| (*partition, offset.clone())).collect();
-        Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), offsets, position }
+        Changes { puts: self.puts.clone(), incidents: self.incidents.clone(), offsets, position, is_end_of_read: false }
     }
 
     /// Adds the messages for the effects of a step. Returns their ids.

@@ -30,7 +30,22 @@ impl LinkId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The id that is this UUID.
+    pub fn of_uuid(uuid: Uuid) -> Self {
+        let mut text = Uuid::encode_buffer();
+        Self(Arc::from(&*uuid.hyphenated().encode_lower(&mut text)))
+    }
+
+    /// The UUID that the id is, if it is one.
+    pub fn uuid(&self) -> Option<Uuid> {
+        // A UUID has one form only (`FromStr`), and no other text of this length is read as one.
+        (self.0.len() == UUID_TEXT_LENGTH).then(|| Uuid::try_parse(&self.0).ok()).flatten()
+    }
 }
+
+/// The length of a UUID with its dashes, in bytes.
+const UUID_TEXT_LENGTH: usize = 36;
 
 impl FromStr for LinkId {
     type Err = NotALinkId;

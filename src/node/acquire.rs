@@ -304,6 +304,7 @@ impl<S: Store + Clone> Node<S> {
             known.witnessed(up_to, &owner);
         }
         read.changes.position = known.position();
+        read.changes.is_end_of_read = is_done;
         for (sequence, problem) in read.skipped {
             self.note(Note::Skipped { sequence, problem });
         }

@@ -58,8 +58,6 @@ pub(super) struct Content {
     pub(super) by_state: StateCounts,
     /// Whether the store has the state of every link. `false` while it is being rebuilt.
     pub(super) is_complete: bool,
-    /// During a rebuild: the indexes and the counts of institutions are not written yet (`sled/bulk.rs`).
-    pub(super) lacks_indexes: bool,
 }
 
 impl Content {
@@ -93,13 +91,13 @@ impl Content {
 
     /// The value at [`CONTENT_KEY`].
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { entries_count, bytes, sum, links, by_state, is_complete, lacks_indexes } = *self;
+        let Self { entries_count, bytes, sum, links, by_state, is_complete } = *self;
         let mut payload = Vec::with_capacity(41 + StateCounts::LENGTH);
         for number in [entries_count, bytes, sum, links.links_count, links.sum()] {
             payload.extend_from_slice(&number.to_be_bytes());
         }
         payload.extend_from_slice(&by_state.encode());
-        payload.push(u8::from(is_complete) | u8::from(lacks_indexes) << 1);
+        payload.push(u8::from(is_complete));
         seal(CONTENT_KEY, &payload)
     }
 
@@ -108,8 +106,8 @@ impl Content {
     pub(super) fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let (content, rest) = Self::decode_sums(value)?;
         let (by_state, rest) = StateCounts::decode(rest).ok_or_else(Self::of_another_length)?;
-        let [flags] = *rest else { return Err(Self::of_another_length()) };
-        Ok(Self { by_state, is_complete: flags & 1 != 0, lacks_indexes: flags & 2 != 0, ..content })
+        let [is_complete] = *rest else { return Err(Self::of_another_length()) };
+        Ok(Self { by_state, is_complete: is_complete != 0, ..content })
     }
 
     /// The content of a store of format 3, which has no counts.

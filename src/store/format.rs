@@ -9,37 +9,40 @@
 //! "m" partition:u16                       committed offset: JSON
 //! "i" institution                         its last incident message: JSON
 //! "n" institution                         the number of its links of each state: u64 × 6
-//! "l" link id                             head (56 bytes) + JSON of the record
-//! "s" state:u8 hash of the institution: [u8; 12] link id
+//! "l" id                                  head (13 to 57 bytes) + packed JSON of the record (`packing.rs`)
+//! "s" state:u8 hash of the institution: [u8; 12] id
 //!                                         -        index of the links by state, by institution, and by both (`index.rs`)
-//! "e" hash of the external id: [u8; 12] state:u8 hash of the institution: [u8; 12] link id
+//! "e" hash of the external id: [u8; 12] state:u8 hash of the institution: [u8; 12] id
 //!                                         -        the same of the links with an external id
-//! "u" hash of the institution's user id: [u8; 12] state:u8 hash of the institution: [u8; 12] link id
+//! "u" hash of the institution's user id: [u8; 12] state:u8 hash of the institution: [u8; 12] id
 //!                                         -        the same of the links with an `institution_user_id`
-//! "d" deadline:i64 ^ sign  link id        -        index of the links by deadline
+//! "d" deadline:i64 ^ sign  id             -        index of the links by deadline
 //!
 //! Every value except - begins with its checksum, u64 (`content.rs`).
 //!
-//! head:  version:u8 = 3 │ state:u8 │ partition:u16 │ link version:u64 │ deadline:i64, or i64::MAX for none
-//!        │ hash of the institution: [u8; 12] │ hash of the external id: [u8; 12]
-//!        │ hash of the institution's user id: [u8; 12]
+//! id:    0:u8 │ UUID: [u8; 16], or 1:u8 │ the text of an id that is no UUID
+//! head:  version:u8 = 4 │ state:u8 │ partition:u16 │ link version:u64 │ flags:u8 │ deadline:i64 if flags & 8
+//!        │ hash of the institution: [u8; 12] if flags & 1 │ hash of the external id: [u8; 12] if flags & 2
+//!        │ hash of the institution's user id: [u8; 12] if flags & 4
 //! ```
 //!
-//! All numbers are big-endian, so that the order of keys is the order of values. `s`, `e`, `u` and `d` are derived from the heads. With the
-//! head, the store applies a commit and filters a list without parsing JSON.
+//! All numbers are big-endian, so that the order of keys is the order of values. Keys of links are ordered like the texts of their ids, but
+//! all UUIDs are before all other ids. `s`, `e`, `u` and `d` are derived from the heads. With the head, the store applies a commit and
+//! filters a list without parsing JSON.
 
 use strum::VariantArray;
 
-use super::content;
-use super::index::{LABELS_LENGTH, Labels};
-use super::{Position, StoreError, Witness};
+use uuid::Uuid;
+
+use super::index::{HASH_LENGTH, Labels};
+use super::{Position, StoreError, Witness, content, packing};
 use crate::contract::{BadRecord, Record, Repaired};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format version of the store. Any change of the table above needs a new version.
 ///
-/// Format 4 had no index `u`. No released version wrote it, so a store of it is rebuilt from the stream, and not copied.
-pub(super) const FORMAT: u16 = 5;
+/// No released version wrote the formats 4 and 5, so a store of them is rebuilt from the stream, and not copied.
+pub(super) const FORMAT: u16 = 6;
 
 /// The format of 0.2, without the institution in `s`, without the index `e` and without the counts. A store of it is copied when it is
 /// opened.
@@ -50,14 +53,20 @@ pub(super) const FORMAT_WITHOUT_COUNTS: u16 = 3;
 /// when it is opened, unless it has such a key; then it is rebuilt.
 pub(super) const FORMAT_WITHOUT_CHECKSUMS: u16 = 2;
 
-const HEAD_VERSION: u8 = 3;
-const HEAD_START: usize = 20;
-const HEAD_LENGTH: usize = HEAD_START + LABELS_LENGTH;
+const HEAD_VERSION: u8 = 4;
+const HEAD_START: usize = 13;
+const HEAD_LENGTH_MAX: usize = HEAD_START + 8 + 3 * HASH_LENGTH;
 
-/// The head of formats 1 to 3 has a reserved byte in place of the hashes.
+/// The flag of a head with a deadline. The lower flags are those of the labels.
+const HAS_DEADLINE: u8 = 8;
+
+const ID_OF_UUID: u8 = 0;
+const ID_OF_TEXT: u8 = 1;
+
+/// The head of formats 1 to 3 always has a deadline, and a reserved byte in place of the flags and the hashes.
 const LEGACY_HEAD_VERSION: u8 = 1;
-const LEGACY_HEAD_LENGTH: usize = 21;
 
+/// The deadline of a head of formats 1 to 3 without one.
 const NO_DEADLINE: i64 = i64::MAX;
 
 pub(super) const FORMAT_KEY: &[u8] = b"f";
@@ -144,7 +153,21 @@ pub(super) fn read_record(json: &[u8]) -> Result<Record, BadRecord> {
     }
 }
 
+/// An id in a key.
+pub(super) fn id_key(id: &LinkId) -> Vec<u8> {
+    match id.uuid() {
+        Some(uuid) => [&[ID_OF_UUID], &uuid.as_bytes()[..]].concat(),
+        None => [&[ID_OF_TEXT], id.as_str().as_bytes()].concat(),
+    }
+}
+
 pub(super) fn link_key(id: &LinkId) -> Vec<u8> {
+    [LINK_PREFIX, &id_key(id)].concat()
+}
+
+/// The key of a link of formats 1 to 3.
+#[cfg(test)]
+pub(super) fn legacy_link_key(id: &LinkId) -> Vec<u8> {
     [LINK_PREFIX, id.as_str().as_bytes()].concat()
 }
 
@@ -170,8 +193,9 @@ pub(super) fn state_prefix(state: StateName) -> Vec<u8> {
     [STATE_PREFIX, &[state_byte(state)]].concat()
 }
 
-pub(super) fn deadline_key(at: Timestamp, id: &LinkId) -> Vec<u8> {
-    [DEADLINE_PREFIX, &ordered(at).to_be_bytes(), id.as_str().as_bytes()].concat()
+/// The key of the index by deadline. `id` is the id in a key.
+pub(super) fn deadline_key(at: Timestamp, id: &[u8]) -> Vec<u8> {
+    [DEADLINE_PREFIX, &ordered(at).to_be_bytes(), id].concat()
 }
 
 /// The first deadline key after every key due at `now`.
@@ -187,7 +211,20 @@ pub(super) fn parse_deadline_key(key: &[u8]) -> Result<(Timestamp, LinkId), Stor
     Ok((at, parse_link_id(id).ok_or_else(corrupt)?))
 }
 
+/// The id in a key.
 pub(super) fn parse_link_id(bytes: &[u8]) -> Option<LinkId> {
+    match bytes.split_first()? {
+        (&ID_OF_UUID, uuid) => Some(LinkId::of_uuid(Uuid::from_bytes(uuid.try_into().ok()?))),
+        // An id has one form only.
+        (&ID_OF_TEXT, text) => {
+            parse_legacy_link_id(text).filter(|id| id.uuid().is_none() && id.as_str().as_bytes() == text)
+        }
+        _ => None,
+    }
+}
+
+/// The id in a key of formats 1 to 3.
+pub(super) fn parse_legacy_link_id(bytes: &[u8]) -> Option<LinkId> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
@@ -199,53 +236,69 @@ const fn ordered(at: Timestamp) -> u64 {
 }
 
 pub(super) fn encode_link(head: &Head, labels: &Labels, record: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(HEAD_LENGTH + record.len());
+    let mut value = Vec::with_capacity(HEAD_LENGTH_MAX + record.len() / 2);
     value.push(HEAD_VERSION);
     value.push(state_byte(head.state));
     value.extend_from_slice(&head.partition.to_be_bytes());
     value.extend_from_slice(&head.version.to_be_bytes());
-    value.extend_from_slice(&head.deadline.map_or(NO_DEADLINE, Timestamp::as_millis).to_be_bytes());
-    value.extend_from_slice(&labels.encode());
-    value.extend_from_slice(record);
+    value.push(labels.flags() | if head.deadline.is_some() { HAS_DEADLINE } else { 0 });
+    value.extend(head.deadline.into_iter().flat_map(|at| at.as_millis().to_be_bytes()));
+    labels.encode(&mut value);
+    packing::pack(record, &mut value);
     value
 }
 
 /// The head and the labels of a link.
 pub(super) fn decode_head(key: &[u8], value: &[u8]) -> Result<(Head, Labels), StoreError> {
-    let start = value.first_chunk::<HEAD_START>();
-    let labels = value.get(HEAD_START..).and_then(|rest| rest.first_chunk::<LABELS_LENGTH>());
-    let (Some(start), Some(labels)) = (start, labels) else {
-        return Err(corrupt(key, "shorter than a head"));
-    };
-    Ok((decode_head_start(key, start, HEAD_VERSION)?, Labels::decode(labels)))
+    split_head(key, value).map(|(head, labels, _packed)| (head, labels))
 }
 
-fn decode_head_start(key: &[u8], start: &[u8; HEAD_START], expected_version: u8) -> Result<Head, StoreError> {
-    let [version, state, l0, l1, v0, v1, v2, v3, v4, v5, v6, v7, d0, d1, d2, d3, d4, d5, d6, d7] = *start;
+/// The head and the labels of a link, and its packed record.
+fn split_head<'a>(key: &[u8], value: &'a [u8]) -> Result<(Head, Labels, &'a [u8]), StoreError> {
+    let short = || corrupt(key, "shorter than a head");
+    let (start, rest) = value.split_first_chunk::<HEAD_START>().ok_or_else(short)?;
+    let [start @ .., flags] = start;
+    let (deadline, rest) = if flags & HAS_DEADLINE == 0 {
+        (None, rest)
+    } else {
+        let (deadline, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        (Some(Timestamp::from_millis(i64::from_be_bytes(*deadline))), rest)
+    };
+    let (labels, rest) = Labels::decode(*flags, rest).ok_or_else(short)?;
+    Ok((decode_head_start(key, start, HEAD_VERSION, deadline)?, labels, rest))
+}
+
+fn decode_head_start(
+    key: &[u8],
+    start: &[u8; HEAD_START - 1],
+    expected_version: u8,
+    deadline: Option<Timestamp>,
+) -> Result<Head, StoreError> {
+    let [version, state, l0, l1, v0, v1, v2, v3, v4, v5, v6, v7] = *start;
     if version != expected_version {
         return Err(corrupt(key, "a head of an unknown version"));
     }
     let state = parse_state_byte(state).ok_or_else(|| corrupt(key, "an unknown state"))?;
-    let deadline = i64::from_be_bytes([d0, d1, d2, d3, d4, d5, d6, d7]);
-    Ok(Head {
-        state,
-        partition: u16::from_be_bytes([l0, l1]),
-        version: u64::from_be_bytes([v0, v1, v2, v3, v4, v5, v6, v7]),
-        deadline: (deadline != NO_DEADLINE).then(|| Timestamp::from_millis(deadline)),
-    })
+    let version = u64::from_be_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
+    Ok(Head { state, partition: u16::from_be_bytes([l0, l1]), version, deadline })
 }
 
 pub(super) fn decode_link(key: &[u8], value: &[u8]) -> Result<(StoredLink, Labels), StoreError> {
-    let (head, labels) = decode_head(key, value)?;
-    Ok((StoredLink { head, record: value[HEAD_LENGTH..].to_vec() }, labels))
+    let (head, labels, packed) = split_head(key, value)?;
+    let record = packing::unpack(packed).ok_or_else(|| corrupt(key, "its record cannot be unpacked"))?;
+    Ok((StoredLink { head, record }, labels))
 }
 
 /// A link of formats 1 to 3.
 pub(super) fn decode_legacy_link(key: &[u8], value: &[u8]) -> Result<StoredLink, StoreError> {
-    let (Some(start), Some(record)) = (value.first_chunk(), value.get(LEGACY_HEAD_LENGTH..)) else {
-        return Err(corrupt(key, "shorter than a head"));
-    };
-    Ok(StoredLink { head: decode_head_start(key, start, LEGACY_HEAD_VERSION)?, record: record.to_vec() })
+    let short = || corrupt(key, "shorter than a head");
+    let (start, rest) = value.split_first_chunk().ok_or_else(short)?;
+    let (deadline, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+    // A reserved byte is in front of the record.
+    let (_reserved, record) = rest.split_first().ok_or_else(short)?;
+    let deadline = i64::from_be_bytes(*deadline);
+    let deadline = (deadline != NO_DEADLINE).then(|| Timestamp::from_millis(deadline));
+    Ok(StoredLink { head: decode_head_start(key, start, LEGACY_HEAD_VERSION, deadline)?, record: record.to_vec() })
 }
 
 pub(super) fn encode_position(position: &Position) -> Vec<u8> {
@@ -331,6 +384,28 @@ mod tests {
     }
 
     #[test]
+    fn an_id_has_one_key_and_uuids_keep_their_order() {
+        let ids = [
+            "00000000-0000-4000-8000-000000000000",
+            "16f68516-bcbc-4cf7-b815-c500d4204e28",
+            "a6f68516-bcbc-4cf7-b815-c500d4204e28",
+            "-",
+            "0",
+            "0123456789abcdef",
+            "A",
+            "link-1",
+        ];
+        let ids = ids.map(|id| id.parse::<LinkId>().unwrap());
+        let keys: Vec<_> = ids.iter().map(id_key).collect();
+        assert!(keys.is_sorted() && keys[0].len() == 17);
+        assert!(ids.iter().zip(&keys).all(|(id, key)| parse_link_id(key).as_ref() == Some(id)));
+        let uuid_as_text = [&[ID_OF_TEXT], ids[1].as_str().as_bytes()].concat();
+        for not_a_key in [&b""[..], b"\0short", b"\x01", b"\x01 a", b"\x02a", &uuid_as_text] {
+            assert_eq!(parse_link_id(not_a_key), None, "{}", not_a_key.escape_ascii());
+        }
+    }
+
+    #[test]
     fn a_position_reads_back() {
         let witness = Witness { sequence: 8, owner: "host 7 a-b".to_owned() };
         for witness in [None, Some(witness)] {
@@ -345,7 +420,7 @@ mod tests {
         let id = |text: &str| text.parse::<LinkId>().unwrap();
         let keys: Vec<_> = [-1, 0, 1, i64::MAX - 1]
             .into_iter()
-            .flat_map(|at| ["a", "b"].map(|link| deadline_key(Timestamp::from_millis(at), &id(link))))
+            .flat_map(|at| ["a", "b"].map(|link| deadline_key(Timestamp::from_millis(at), &id_key(&id(link)))))
             .collect();
         assert!(keys.is_sorted());
         let (at, link) = parse_deadline_key(&keys[1]).unwrap();

@@ -23,10 +23,7 @@ use crate::contract::Record;
 use crate::link::{LinkId, Profile, StateName};
 
 /// The length of the hash of a name, in bytes.
-const HASH_LENGTH: usize = 12;
-
-/// The length of encoded [`Labels`], in bytes.
-pub(super) const LABELS_LENGTH: usize = 3 * HASH_LENGTH;
+pub(super) const HASH_LENGTH: usize = 12;
 
 /// The hash of a name; zeros for no name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,18 +120,31 @@ impl Labels {
         Some(self.institution).filter(|hash| hash.is_some())
     }
 
-    pub(super) fn encode(&self) -> [u8; LABELS_LENGTH] {
-        let mut bytes = [0; LABELS_LENGTH];
-        let hashes = [self.institution, self.external_id, self.user];
-        for (place, NameHash(hash)) in bytes.chunks_exact_mut(HASH_LENGTH).zip(hashes) {
-            place.copy_from_slice(&hash);
-        }
-        bytes
+    const fn hashes(&self) -> [NameHash; 3] {
+        [self.institution, self.external_id, self.user]
     }
 
-    pub(super) fn decode(bytes: &[u8; LABELS_LENGTH]) -> Self {
-        let hash = |from| NameHash(std::array::from_fn(|n| bytes[from + n]));
-        Self { institution: hash(0), external_id: hash(HASH_LENGTH), user: hash(2 * HASH_LENGTH) }
+    /// A bit for each hash that [`Self::encode`] writes.
+    pub(super) fn flags(&self) -> u8 {
+        let bits = self.hashes().into_iter().enumerate();
+        bits.map(|(place, hash)| u8::from(hash.is_some()) << place).sum()
+    }
+
+    /// Writes the hashes of the names that the link has.
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+        let hashes = self.hashes().into_iter().filter(|hash| hash.is_some());
+        hashes.for_each(|NameHash(hash)| bytes.extend_from_slice(&hash));
+    }
+
+    /// Reads the labels with these flags at the beginning of some bytes. Returns the rest of the bytes too.
+    pub(super) fn decode(flags: u8, mut bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let mut hashes = [NameHash::NONE; 3];
+        for (_, hash) in hashes.iter_mut().enumerate().filter(|(place, _)| flags >> place & 1 != 0) {
+            let (found, rest) = bytes.split_first_chunk::<HASH_LENGTH>()?;
+            (*hash, bytes) = (NameHash(*found), rest);
+        }
+        let [institution, external_id, user] = hashes;
+        Some((Self { institution, external_id, user }, bytes))
     }
 }
 
@@ -148,10 +158,11 @@ pub(super) fn is_key(key: &[u8]) -> bool {
 /// Every index key of a link.
 pub(super) fn keys(id: &LinkId, head: &Head, labels: &Labels) -> Vec<Vec<u8>> {
     let Labels { institution, external_id, user } = labels;
-    let of_list = |prefix: &[u8]| [prefix, &institution.0, id.as_str().as_bytes()].concat();
+    let id = format::id_key(id);
+    let of_list = |prefix: &[u8]| [prefix, &institution.0, &id].concat();
     let mut keys = Vec::with_capacity(4);
     keys.push(of_list(&format::state_prefix(head.state)));
-    keys.extend(head.deadline.map(|at| format::deadline_key(at, id)));
+    keys.extend(head.deadline.map(|at| format::deadline_key(at, &id)));
     keys.extend(external_id.is_some().then(|| of_list(&name_prefix(EXTERNAL_ID_PREFIX, *external_id, head.state))));
     keys.extend(user.is_some().then(|| of_list(&name_prefix(USER_PREFIX, *user, head.state))));
     keys
@@ -201,11 +212,6 @@ impl Wanted {
     /// Whether the ids of several ranges are merged. Then a link that changes its state during the read could be missed.
     pub(super) fn is_merged(&self) -> bool {
         self.prefixes.len() > 1 || self.is_of_all_institutions
-    }
-
-    /// Whether the query reads more than the links themselves.
-    pub(super) fn needs_index(&self) -> bool {
-        self.prefixes[0] != LINK_PREFIX
     }
 
     /// Whether a link still belongs to the query. It may have changed after its index key was read.
@@ -262,7 +268,7 @@ impl Wanted {
                 && key.starts_with(prefix)
                 && let Some(of_institution) = key.get(..prefix.len() + HASH_LENGTH)
             {
-                // No link id has this byte, so the next institution follows.
+                // No id in a key begins with this byte, so the next institution follows.
                 start = [of_institution, &[u8::MAX]].concat();
                 found.push(of_institution.to_vec());
             }
@@ -314,7 +320,12 @@ mod tests {
         let id = "16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap();
         let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
         let mut found: Vec<_> = all.iter().map(|&(one, other)| Labels::of(&names(one, other))).collect();
-        assert!(found.iter().all(|labels| Labels::decode(&labels.encode()) == *labels));
+        for labels in &found {
+            let mut encoded = Vec::new();
+            labels.encode(&mut encoded);
+            encoded.push(7);
+            assert_eq!(Labels::decode(labels.flags(), &encoded), Some((*labels, &[7][..])));
+        }
         let mut keys: Vec<_> = found.drain(..).map(|labels| keys(&id, &head, &labels)).collect();
         keys.sort();
         keys.dedup();
@@ -333,8 +344,8 @@ mod tests {
         let scan =
             |start: Vec<u8>| tree.range(start..).inspect(|_| reads_count.set(reads_count.get() + 1)).cloned().map(Ok);
         let query = Query { external_id: Some("maria".to_owned()), limit: 20, ..Query::default() };
-        let ids = Wanted::of(&query).ids(Some(b"link-0099"), 20, scan).unwrap();
-        let expected: Vec<_> = (100..120).map(|link| format!("link-{link:04}").into_bytes()).collect();
+        let ids = Wanted::of(&query).ids(Some(b"\x01link-0099"), 20, scan).unwrap();
+        let expected: Vec<_> = (100..120).map(|link| format!("\x01link-{link:04}").into_bytes()).collect();
         assert_eq!(ids, expected);
         // One key behind each of the six states, two of each institution, and one for each id.
         assert!(reads_count.get() <= 6 + 2 * 10 + 20, "{reads_count:?}");

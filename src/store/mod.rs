@@ -5,6 +5,7 @@
 //! are few; the trait documents them.
 //!
 //! - `format`: the keys and the versioned values
+//! - `packing`: the records, compressed
 //! - `index`: the keys of a link in the indexes, and the keys that answer a query
 //! - `same_user`: the links of the same user at the same institution
 //! - `counts`: the numbers of links, by state and by institution
@@ -18,6 +19,7 @@ mod counts;
 mod format;
 mod index;
 mod memory;
+mod packing;
 mod same_person;
 mod same_user;
 mod scan;
@@ -52,11 +54,14 @@ pub trait Store: Send + Sync {
     /// A put with a version below the stored one changes nothing. A put with the same version changes only the deadline. So the same commit
     /// may be applied again.
     ///
+    /// A store that is being rebuilt may collect the changes, and write all of them after those with [`Changes::is_end_of_read`], or when
+    /// they are read. After a crash before that the store is as before the rebuild, which begins again.
+    ///
     /// # Errors
     /// [`StoreError`]; then no change was applied.
     fn apply(&self, changes: &Changes) -> Result<(), StoreError>;
 
-    /// Writes all applied changes to stable storage, so that they survive a crash of the host.
+    /// Writes all applied changes to stable storage, so that they survive a crash of the host, except those of a rebuild that has not ended.
     ///
     /// # Errors
     /// [`StoreError`]; then the changes since the last checkpoint may be lost in a crash of the host.
@@ -129,7 +134,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`] if the disk fails.
     fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// One page of links in the order of their ids. Every combination of filters reads an index: the time of a page depends on its limit,
+    /// One page of links in the order of their ids; ids that are no UUIDs come last. Every combination of filters reads an index: the time of a page depends on its limit,
     /// and not on the number of links. A link that belongs to the query during the whole read is not missed.
     ///
     /// # Errors
@@ -167,16 +172,19 @@ pub struct Changes {
     pub offsets: Vec<(u16, CommittedOffset)>,
     /// The new position in `KV_links`. `None`: unchanged.
     pub position: Option<Position>,
+    /// A read of the stream ends with these changes. A store that is being rebuilt may write then what it has collected.
+    pub is_end_of_read: bool,
 }
 
 impl Changes {
     /// Adds the changes of the next commit.
     pub fn join(&mut self, next: Self) {
-        let Self { puts, incidents, offsets, position } = next;
+        let Self { puts, incidents, offsets, position, is_end_of_read } = next;
         self.puts.extend(puts);
         self.incidents.extend(incidents);
         self.offsets.extend(offsets);
         self.position = position.or(self.position.take());
+        self.is_end_of_read |= is_end_of_read;
     }
 }
 

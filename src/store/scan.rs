@@ -11,7 +11,7 @@ use super::format::{
     POSITION_KEY, STATE_PREFIX, StoredLink,
 };
 use super::index::{self, NameHash};
-use crate::link::LinkId;
+use crate::link::Timestamp;
 
 /// The entries that a scan has found.
 #[derive(Debug, Default)]
@@ -108,7 +108,7 @@ impl Scan {
         check_known(key)?;
         let payload = unseal(key, value)?;
         if let Some(id) = key.strip_prefix(LINK_PREFIX) {
-            let id = link_id(id)?;
+            let id = format::parse_link_id(id).ok_or_else(no_link_id)?;
             let decoded = format::decode_head(key, payload);
             let (head, labels) = decoded.map_err(|error| StoreError::Damaged(error.to_string()))?;
             self.found.links.replace(&id, None, head.version);
@@ -151,11 +151,8 @@ impl Scan {
     /// [`StoreError::Damaged`] if entries are missing, old, or too many.
     pub(super) fn end(self, recorded: &Content, has_indexes: bool) -> Result<Option<IndexCheck>, StoreError> {
         let Self { mut found, index_found, index_expected, institutions_found, institutions_expected } = self;
-        (found.is_complete, found.lacks_indexes) = (recorded.is_complete, recorded.lacks_indexes);
+        found.is_complete = recorded.is_complete;
         check_content(&found, recorded)?;
-        if recorded.lacks_indexes {
-            return Ok(None);
-        }
         if institutions_found != institutions_expected {
             return Err(StoreError::Damaged("the counts of its institutions do not fit its links".to_owned()));
         }
@@ -194,11 +191,13 @@ impl LegacyScan {
         check_known(key)?;
         let payload = if self.is_sealed { unseal(key, value)? } else { value };
         if let Some(id) = key.strip_prefix(LINK_PREFIX) {
-            let id = link_id(id)?;
+            let id = format::parse_legacy_link_id(id).filter(|parsed| parsed.as_str().as_bytes() == id);
+            let id = id.ok_or_else(no_link_id)?;
             let decoded = format::decode_legacy_link(key, payload);
             let StoredLink { head, .. } = decoded.map_err(|error| StoreError::Damaged(error.to_string()))?;
             self.index_expected.add(&format::legacy_state_key(head.state, &id));
-            head.deadline.iter().for_each(|at| self.index_expected.add(&format::deadline_key(*at, &id)));
+            let deadline_key = |at: Timestamp| format::deadline_key(at, id.as_str().as_bytes());
+            head.deadline.iter().for_each(|at| self.index_expected.add(&deadline_key(*at)));
             self.found.links.replace(&id, None, head.version);
         }
         if self.is_sealed {
@@ -245,9 +244,8 @@ fn check_index(found: &IndexSum, expected: &IndexSum) -> Result<(), StoreError> 
     Err(StoreError::Damaged(format!("its indexes have {found} keys and do not fit its links ({expected})")))
 }
 
-fn link_id(bytes: &[u8]) -> Result<LinkId, StoreError> {
-    let id = format::parse_link_id(bytes).filter(|parsed| parsed.as_str().as_bytes() == bytes);
-    id.ok_or_else(|| StoreError::Damaged("a key has no link id, or another spelling of one".to_owned()))
+fn no_link_id() -> StoreError {
+    StoreError::Damaged("a key has no link id, or another spelling of one".to_owned())
 }
 
 #[cfg(test)]

@@ -10,22 +10,25 @@
 //! - Every call may panic on a damaged file, also long after the open, so every call is guarded (`database.rs`).
 //! - A database that was found damaged is renamed, and its handle is never dropped, because the drop flushes and may wait for ever.
 
-mod bulk;
 mod check;
 mod compaction;
 mod database;
 mod directories;
+mod filler;
+mod rebuild;
+mod sorter;
 mod upgrade;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use self::check::{LINKS_AT_OPEN_MAX, check_indexes_in_background};
 use self::compaction::{SIZE_LIMIT, SizeLimit};
 use self::database::Database;
 use self::directories::{Found, Root};
+use self::rebuild::Rebuild;
 use super::content::unseal;
 use super::format::{
     self, DEADLINE_PREFIX, FORMAT, INCIDENT_PREFIX, INSTITUTION_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
@@ -59,8 +62,18 @@ struct Shared {
     /// After a failed compaction, the next one is tried above this size.
     compact_above_bytes: AtomicU64,
     current: RwLock<Arc<Database>>,
-    /// Held by the one writer. The value is the number of damaged databases that this process has replaced.
-    writer: Mutex<u32>,
+    /// Whether the writer has a rebuild.
+    is_rebuilding: AtomicBool,
+    /// Held by the one writer.
+    writer: Mutex<WriterState>,
+}
+
+#[derive(Debug, Default)]
+struct WriterState {
+    /// The number of damaged databases that this process has replaced.
+    replaced_count: u32,
+    /// What was applied since an empty store began to read the stream.
+    rebuild: Option<Rebuild>,
 }
 
 /// The result of opening a directory.
@@ -94,19 +107,20 @@ impl SledStore {
         let found = root.find()?;
         let (database, quarantined) = match open_newest(&root, &found, cache_bytes, index_links_max) {
             Ok(Some(database)) => (database, None),
-            Ok(None) => (create(&root, cache_bytes, |_database| Ok(()))?, None),
+            Ok(None) => (create(&root, cache_bytes)?, None),
             Err(StoreError::Damaged(why)) => {
                 let aside = root.quarantine(found.newest)?;
-                (create(&root, cache_bytes, |_database| Ok(()))?, Some((aside, why)))
+                (create(&root, cache_bytes)?, Some((aside, why)))
             }
             Err(error) => return Err(error),
         };
         let is_check_left = database.index_check().is_some();
         let number = database.number();
         let current = RwLock::new(Arc::new(database));
-        let compact_above_bytes = AtomicU64::new(0);
+        let (compact_above_bytes, is_rebuilding) = (AtomicU64::new(0), AtomicBool::new(false));
+        let writer = Mutex::new(WriterState::default());
         let shared =
-            Arc::new(Shared { root, cache_bytes, size_limit, compact_above_bytes, current, writer: Mutex::new(0) });
+            Arc::new(Shared { root, cache_bytes, size_limit, compact_above_bytes, current, is_rebuilding, writer });
         let store = Self { shared };
         if is_check_left {
             check_indexes_in_background(&store, number);
@@ -119,20 +133,52 @@ impl SledStore {
         Arc::clone(&self.shared.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The database in use, with its indexes.
-    fn indexed(&self) -> Result<Arc<Database>, StoreError> {
-        let database = self.database();
-        if !database.content().lacks_indexes {
-            return Ok(database);
+    /// The database in use, with all that was applied.
+    fn settled(&self) -> Result<Arc<Database>, StoreError> {
+        if self.shared.is_rebuilding.load(Ordering::SeqCst) {
+            self.finish_rebuild(&mut self.writer())?;
         }
-        let _writer = self.writer();
-        let database = self.database();
-        database.write_deferred()?;
-        Ok(database)
+        Ok(self.database())
     }
 
-    fn writer(&self) -> MutexGuard<'_, u32> {
+    fn writer(&self) -> MutexGuard<'_, WriterState> {
         self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies changes to a rebuild, if there is one, or if they begin one.
+    fn apply_to_rebuild(&self, writer: &mut WriterState, changes: &Changes) -> Result<bool, StoreError> {
+        if writer.rebuild.is_none() {
+            let database = self.database();
+            if !Rebuild::begins(&database.content(), changes) {
+                return Ok(false);
+            }
+            writer.rebuild = Some(Rebuild::begin(&self.shared.root, &database)?);
+            self.shared.is_rebuilding.store(true, Ordering::SeqCst);
+        }
+        let taken = writer.rebuild.as_mut().map_or(Ok(()), |rebuild| rebuild.take(changes));
+        if taken.is_err() {
+            self.drop_rebuild(writer);
+        }
+        taken.map(|()| true)
+    }
+
+    /// Writes what a rebuild has collected. After an error the store is as before the rebuild.
+    fn finish_rebuild(&self, writer: &mut WriterState) -> Result<(), StoreError> {
+        let Shared { root, cache_bytes, .. } = &*self.shared;
+        let Some(rebuild) = writer.rebuild.take() else { return Ok(()) };
+        let finished = rebuild.finish(root, *cache_bytes, None).map(|database| self.replace(database));
+        self.drop_rebuild(writer);
+        // Readers that still use the old database go on with its open files.
+        let deleted = root.delete(finished?.number());
+        deleted.unwrap_or_else(
+            |error| tracing::warn!(%error, "the database before the rebuild is deleted at the next start"),
+        );
+        Ok(())
+    }
+
+    fn drop_rebuild(&self, writer: &mut WriterState) {
+        writer.rebuild = None;
+        self.shared.is_rebuilding.store(false, Ordering::SeqCst);
     }
 
     /// Makes `database` the one in use, and returns the one before.
@@ -174,20 +220,16 @@ fn open_newest(
     }
 }
 
-/// Creates a database and fills it. A crash before the end leaves no trace of it.
-fn create(
-    root: &Root,
-    cache_bytes: u64,
-    fill: impl FnOnce(&Database) -> Result<(), StoreError>,
-) -> Result<Database, StoreError> {
+/// Creates an empty store. A crash before the end leaves no trace of it.
+fn create(root: &Root, cache_bytes: u64) -> Result<Database, StoreError> {
     let database = start_copy(root, cache_bytes)?;
-    fill(&database)?;
+    database.write_empty()?;
     database.flush()?;
     root.complete(database.number())?;
     Ok(database)
 }
 
-/// An empty database that is marked as incomplete.
+/// A database without any entry, which is marked as incomplete.
 fn start_copy(root: &Root, cache_bytes: u64) -> Result<Database, StoreError> {
     let number = root.begin()?;
     Database::create(number, root.database(number), cache_bytes)
@@ -235,14 +277,17 @@ fn each_batch(
 
 impl Store for SledStore {
     fn get(&self, id: &LinkId) -> Result<Option<StoredLink>, StoreError> {
-        let (key, database) = (format::link_key(id), self.database());
+        let (key, database) = (format::link_key(id), self.settled()?);
         let decoded = database.read(&key)?.map(|value| decode_link(&key, &value)).transpose();
         Ok(database.noticed(decoded)?.map(|(stored, _)| stored))
     }
 
     fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
-        let _writer = self.writer();
-        self.database().apply(changes)
+        let mut writer = self.writer();
+        if !self.apply_to_rebuild(&mut writer, changes)? {
+            return self.database().apply(changes);
+        }
+        if changes.is_end_of_read { self.finish_rebuild(&mut writer) } else { Ok(()) }
     }
 
     fn checkpoint(&self) -> Result<(), StoreError> {
@@ -261,9 +306,9 @@ impl Store for SledStore {
     }
 
     fn set_complete(&self) -> Result<(), StoreError> {
-        let _writer = self.writer();
+        let mut writer = self.writer();
+        self.finish_rebuild(&mut writer)?;
         let database = self.database();
-        database.write_deferred()?;
         let is_complete = database.content().is_complete;
         if is_complete { Ok(()) } else { database.set_complete(true) }
     }
@@ -273,7 +318,9 @@ impl Store for SledStore {
     }
 
     fn replace_damaged(&self) -> Result<PathBuf, StoreError> {
-        let mut replaced_count = self.writer();
+        let mut writer = self.writer();
+        self.drop_rebuild(&mut writer);
+        let replaced_count = &mut writer.replaced_count;
         let Shared { root, cache_bytes, .. } = &*self.shared;
         let old = self.database();
         let why = old.damage().unwrap_or("for an unknown reason").to_owned();
@@ -283,7 +330,7 @@ impl Store for SledStore {
             return Err(StoreError::DamagedAgain { count: *replaced_count + 1, why });
         }
         *replaced_count += 1;
-        self.replace(create(root, *cache_bytes, |_database| Ok(()))?);
+        self.replace(create(root, *cache_bytes)?);
         // A drop would flush, and may wait for ever for a thread of sled that has failed.
         std::mem::forget(Arc::clone(&old));
         root.quarantine(Some(old.number()))
@@ -291,20 +338,26 @@ impl Store for SledStore {
 
     fn restart_empty(&self) -> Result<Option<PathBuf>, StoreError> {
         // The old content is kept, because it has messages that the stream has lost, and an operator may need them.
-        let _writer = self.writer();
+        let mut writer = self.writer();
+        self.finish_rebuild(&mut writer)?;
         self.database().flush()?;
-        let empty = create(&self.shared.root, self.shared.cache_bytes, |_database| Ok(()))?;
+        let empty = create(&self.shared.root, self.shared.cache_bytes)?;
         let old = self.replace(empty);
         self.shared.root.move_aside(Some(old.number()), "ahead").map(Some)
     }
 
     fn position(&self) -> Result<Option<Position>, StoreError> {
+        if self.shared.is_rebuilding.load(Ordering::SeqCst)
+            && let Some(rebuild) = &self.writer().rebuild
+        {
+            return Ok(rebuild.position().cloned());
+        }
         let database = self.database();
         database.noticed(database.read(POSITION_KEY)?.map(|value| decode_position(&value)).transpose())
     }
 
     fn offsets(&self) -> Result<BTreeMap<u16, CommittedOffset>, StoreError> {
-        self.database().guarded(|db| {
+        self.settled()?.guarded(|db| {
             let entries = db.scan_prefix(OFFSET_PREFIX);
             entries
                 .map(|entry| entry.map_err(Into::into).and_then(|(key, value)| Ok(decode_offset(&key, &value)?)))
@@ -313,7 +366,7 @@ impl Store for SledStore {
     }
 
     fn incidents(&self) -> Result<Vec<IncidentBody>, StoreError> {
-        self.database().guarded(|db| {
+        self.settled()?.guarded(|db| {
             let entries = db.scan_prefix(INCIDENT_PREFIX);
             entries
                 .map(|entry| entry.map_err(Into::into).and_then(|(key, value)| Ok(decode_incident(&key, &value)?)))
@@ -322,14 +375,14 @@ impl Store for SledStore {
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<LinkId>, StoreError> {
-        self.indexed()?.guarded(|db| {
+        self.settled()?.guarded(|db| {
             let entries = db.range(DEADLINE_PREFIX.to_vec()..format::deadline_end(now)).keys().take(limit);
             entries.map(|key| Ok(format::parse_deadline_key(&key?)?.1)).collect()
         })
     }
 
     fn next_deadline(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.indexed()?.guarded(|db| {
+        self.settled()?.guarded(|db| {
             let first = db.scan_prefix(DEADLINE_PREFIX).keys().next();
             first.map(|key| Ok(format::parse_deadline_key(&key?)?.0)).transpose()
         })
@@ -337,7 +390,7 @@ impl Store for SledStore {
 
     fn page(&self, query: &Query) -> Result<Page, StoreError> {
         let wanted = Wanted::of(query);
-        let database = if wanted.needs_index() { self.indexed()? } else { self.database() };
+        let database = self.settled()?;
         database.guarded(|db| {
             let failed = |error: sled::Error| StoreError::Damaged(format!("sled failed: {error}"));
             let scan = |start: Vec<u8>| db.range(start..).keys().map(move |key| Ok(key.map_err(failed)?.to_vec()));
@@ -359,12 +412,12 @@ impl Store for SledStore {
     }
 
     fn count(&self) -> Result<BTreeMap<StateName, u64>, StoreError> {
-        let database = self.database();
+        let database = self.settled()?;
         database.guarded(|_db| Ok(database.content().by_state.by_state()))
     }
 
     fn count_by_institution(&self, limit: usize) -> Result<Vec<CountsOfInstitution>, StoreError> {
-        self.indexed()?.guarded(|db| {
+        self.settled()?.guarded(|db| {
             let entries = db.scan_prefix(INSTITUTION_PREFIX).map(|entry| {
                 let (key, value) = entry?;
                 Ok(CountsOfInstitution::decode(&key, &value)?)
@@ -374,7 +427,7 @@ impl Store for SledStore {
     }
 
     fn links_digest(&self) -> Result<LinksDigest, StoreError> {
-        let database = self.database();
+        let database = self.settled()?;
         database.guarded(|_db| Ok(database.content().links))
     }
 }

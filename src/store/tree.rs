@@ -49,8 +49,7 @@ pub(super) fn edits_of(
         }
         let names = &put.names;
         let labels = Labels::of(names);
-        if !edits.content.lacks_indexes
-            && let Some((head_before, labels_before)) = before
+        if let Some((head_before, labels_before)) = before
             && labels_before.institution().is_some()
         {
             // The name is in the record; the labels have its hash only.
@@ -59,23 +58,14 @@ pub(super) fn edits_of(
             let institution = names_before.as_ref().unwrap_or(names).institution.as_deref();
             institution.iter().for_each(|name| institutions.add(name, head_before.state, -1));
         }
-        if !edits.content.lacks_indexes {
-            names.institution.iter().for_each(|name| institutions.add(name, put.head.state, 1));
-        }
+        names.institution.iter().for_each(|name| institutions.add(name, put.head.state, 1));
         edits.index(id, before.as_ref(), &(put.head, labels))?;
         edits.put(key, value_before, &format::encode_link(&put.head, &labels, &put.record));
     }
     for (key, before, payload) in institutions.payloads(&read)? {
         edits.put(key, before, &payload);
     }
-    // Of several messages of an institution or a partition, the last one counts.
-    let mut values: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    for incident in &changes.incidents {
-        values.insert(format::incident_key(&incident.institution), encode(incident)?);
-    }
-    for (partition, offset) in &changes.offsets {
-        values.insert(format::offset_key(*partition), encode(offset)?);
-    }
+    let mut values = payloads(&changes.incidents, &changes.offsets)?;
     if let Some(position) = &changes.position {
         values.insert(POSITION_KEY.to_vec(), format::encode_position(position));
     }
@@ -88,6 +78,21 @@ pub(super) fn edits_of(
     }
     edits.close();
     Ok(edits)
+}
+
+/// The keys and payloads of incidents and offsets. Of several messages of an institution or a partition, the last one counts.
+pub(super) fn payloads(
+    incidents: &[IncidentBody],
+    offsets: &[(u16, CommittedOffset)],
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+    let mut payloads = BTreeMap::new();
+    for incident in incidents {
+        payloads.insert(format::incident_key(&incident.institution), encode(incident)?);
+    }
+    for (partition, offset) in offsets {
+        payloads.insert(format::offset_key(*partition), encode(offset)?);
+    }
+    Ok(payloads)
 }
 
 impl Edits {
@@ -126,7 +131,7 @@ impl Edits {
         self.content.by_state.add(head.state, 1)?;
         let indexed = |head: &Head, labels: &Labels| (head.state, head.deadline, *labels);
         let is_same = before.is_some_and(|(before, found)| indexed(before, found) == indexed(head, labels));
-        if is_same || self.content.lacks_indexes {
+        if is_same {
             return Ok(());
         }
         let mut added = index::keys(id, head, labels);
@@ -211,7 +216,7 @@ pub(super) fn collect_page(
     read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<Page, StoreError> {
     let mut page = Page::default();
-    let mut after = query.after.as_ref().map(|id| id.as_str().as_bytes().to_vec());
+    let mut after = query.after.as_ref().map(format::id_key);
     loop {
         let count = (query.limit - page.links.len()).saturating_add(1).min(IDS_AT_ONCE);
         let mut found = ids(after.as_deref(), count)?;
@@ -231,7 +236,8 @@ pub(super) fn collect_page(
                 // Not one record is unreadable, but the whole store is damaged.
                 Err(error @ StoreError::Damaged(_)) => return Err(error),
                 Err(error) => {
-                    let key = String::from_utf8_lossy(id).escape_debug().to_string();
+                    let key =
+                        format::parse_link_id(id).map_or_else(|| id.escape_ascii().to_string(), |id| id.to_string());
                     page.unreadable.push(Unreadable { key, problem: error.to_string() });
                 }
             }
@@ -258,8 +264,9 @@ mod tests {
     fn an_unreadable_entry_hides_no_other_entry() {
         let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
         let record = format::encode_link(&head, &Labels::default(), b"{}");
-        let keys: Vec<Vec<u8>> = [&b"la"[..], b"lb", b"l\x1b[2J", b"lc", b"ld"].map(<[u8]>::to_vec).into();
-        let read = |key: &[u8]| Ok(Some(seal(key, if key == b"lb" { b"short" } else { &record[..] })));
+        let keys: Vec<Vec<u8>> =
+            [&b"l\x01a"[..], b"l\x01b", b"l\x01\x1b[2J", b"l\x01c", b"l\x01d"].map(<[u8]>::to_vec).into();
+        let read = |key: &[u8]| Ok(Some(seal(key, if key == b"l\x01b" { b"short" } else { &record[..] })));
         let query = Query { limit: 2, ..Query::default() };
         let wanted = Wanted::of(&query);
         let ids = |after: Option<&[u8]>, count| {
@@ -269,6 +276,6 @@ mod tests {
         let page = collect_page(&query, &wanted, ids, read).unwrap();
         assert_eq!(page.ids.iter().map(LinkId::as_str).collect::<Vec<_>>(), ["a", "c"]);
         let keys: Vec<_> = page.unreadable.iter().map(|entry| entry.key.as_str()).collect();
-        assert_eq!((keys, page.next.as_ref().map(LinkId::as_str)), (vec!["b", "\\u{1b}[2J"], Some("c")));
+        assert_eq!((keys, page.next.as_ref().map(LinkId::as_str)), (vec!["b", "\\x01\\x1b[2J"], Some("c")));
     }
 }

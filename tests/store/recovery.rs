@@ -28,7 +28,9 @@ fn fill(store: &Path) {
     let put = |n: usize| {
         let head = Head { state: StateName::Valid, partition: 0, version: 1, deadline: None };
         let id: LinkId = format!("link-{n}").parse().expect("an id");
-        Put::of_record(id, head, vec![b' '; 400])
+        // Bytes that the store cannot compress.
+        let mut random = fastrand::Rng::with_seed(n as u64);
+        Put::of_record(id, head, std::iter::repeat_with(|| random.u8(..)).take(400).collect())
     };
     for from in (0..15_000).step_by(100) {
         let puts = (from..from + 100).map(put).collect();

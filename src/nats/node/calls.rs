@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A call that was open at this number of looks is stuck.
 pub const LOOKS_MAX: u32 = 10;
 
-/// The same for a checkpoint. It may compact the store, which takes minutes for millions of links, and no commit waits for it.
+/// The same for a checkpoint and for the end of a rebuild. The first may compact the store, the second writes all of it, and both take
+/// minutes for millions of links. No commit waits for them.
 pub(super) const CHECKPOINT_LOOKS_MAX: u32 = 10 * LOOKS_MAX;
 
 /// The open calls. All clones share them.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc as answers;
 
-use super::calls::{LOOKS_MAX, OpenCalls};
+use super::calls::{CHECKPOINT_LOOKS_MAX, LOOKS_MAX, OpenCalls};
 use super::driver::failed_store;
 use crate::node::{Input, RequestId};
 use crate::store::{Changes, Store};
@@ -49,7 +49,10 @@ impl Writer {
     pub(super) fn start<S: Store + 'static>(store: S, calls: OpenCalls) -> (Self, answers::UnboundedReceiver<Written>) {
         let (answer, answered) = answers::unbounded_channel();
         let writer = Self::with(move |writes| {
-            let _call = calls.open("a write", LOOKS_MAX);
+            // At the end of a rebuild the store writes all that it has collected, which takes minutes for millions of links.
+            let is_long =
+                writes.iter().any(|write| matches!(write, Write::Apply(_, changes) if changes.is_end_of_read));
+            let _call = calls.open("a write", if is_long { CHECKPOINT_LOOKS_MAX } else { LOOKS_MAX });
             perform(&store, writes, |written| drop(answer.send(written)));
         });
         (writer, answered)

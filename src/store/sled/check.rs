@@ -131,7 +131,7 @@ fn scan_range(db: &sled::Db, start: &[u8], end: Option<&Vec<u8>>, scan: &mut Sca
     Ok(())
 }
 
-/// The first key of each range, in order. Most link ids are UUIDs, so ranges of ids are cut at hexadecimal digits.
+/// The first key of each range, in order. Most link ids are UUIDs, so the range of their keys is cut at some bytes.
 fn starts() -> Vec<Vec<u8>> {
     let mut starts = vec![Vec::new()];
     let mut cut = |prefix: &[u8], bytes: &mut dyn Iterator<Item = u8>| {
@@ -143,7 +143,8 @@ fn starts() -> Vec<Vec<u8>> {
     cut(EXTERNAL_ID_PREFIX, &mut (0..=255).step_by(16).skip(1));
     cut(b"f", none);
     cut(INCIDENT_PREFIX, none);
-    cut(LINK_PREFIX, &mut b"123456789abcdef".iter().copied());
+    cut(LINK_PREFIX, none);
+    cut(b"l\0", &mut (0..=255).step_by(16).skip(1));
     // The next byte is the state.
     cut(STATE_PREFIX, &mut (1..8));
     cut(b"t", none);

@@ -43,7 +43,7 @@ impl SledStore {
         if size <= limit.max(self.shared.compact_above_bytes.load(Ordering::Relaxed)) {
             return Ok(());
         }
-        match self.indexed().and_then(|_database| self.compact(database)) {
+        match self.compact(database) {
             Ok(size_after) => {
                 tracing::info!(store.bytes_before = size, store.bytes_after = size_after, "compacted the store");
                 Ok(())
@@ -61,6 +61,7 @@ impl SledStore {
     fn compact(&self, old: &Arc<Database>) -> Result<u64, StoreError> {
         let root = &self.shared.root;
         let new = start_copy(root, self.shared.cache_bytes)?;
+        new.write_empty()?;
         let number = new.number();
         let copied = self.copy_and_replace(old, new);
         old.stop_tracking();
@@ -89,6 +90,9 @@ impl SledStore {
             rounds += 1;
         }
         let _writer = self.writer();
+        if self.database().number() != old.number() {
+            return Err(StoreError::Disk("the database was replaced during its compaction".to_owned()));
+        }
         copy_keys(old, &new, old.take_tracked())?;
         let expected = *old.content();
         new.set_complete(expected.is_complete)?;

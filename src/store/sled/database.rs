@@ -43,22 +43,27 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Creates an empty database.
+    /// Creates a database without any entry, which is none of relink's yet.
     ///
     /// # Errors
     /// The failure of the disk.
     pub(super) fn create(number: u64, directory: PathBuf, cache_bytes: u64) -> Result<Self, StoreError> {
         let db = open_sled(&directory, cache_bytes)?;
-        let database = Self::new(number, directory, db, Content::default())?;
-        database.guarded(|db| {
+        Self::new(number, directory, db, Content::default())
+    }
+
+    /// Writes the entries of an empty store.
+    ///
+    /// # Errors
+    /// The failure of the disk.
+    pub(super) fn write_empty(&self) -> Result<(), StoreError> {
+        self.guarded(|db| {
             let mut batch = sled::Batch::default();
             batch.insert(FORMAT_KEY, format::encode_format());
             batch.insert(CONTENT_KEY, Content::default().encode());
             db.apply_batch(batch)?;
             Ok(())
-        })?;
-        database.flush()?;
-        Ok(database)
+        })
     }
 
     /// Opens a database of any format, and returns its format. Formats 1 and 2 have no checksums.
@@ -89,9 +94,6 @@ impl Database {
             let content = Content::decode(&db.get(CONTENT_KEY)?.ok_or_else(Content::missing)?)?;
             let has_indexes = content.links.links_count <= index_links_max;
             let left = check(db, &self.directory, &content, has_indexes)?;
-            if content.lacks_indexes {
-                super::bulk::remove_index_keys(db)?;
-            }
             Ok((content, left))
         })?;
         *self.content() = content;
@@ -144,10 +146,7 @@ impl Database {
 
     /// Applies changes. There must be one writer at a time.
     pub(super) fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
-        let mut content = *self.content();
-        // A rebuild begins. A store that becomes complete without a link has nothing to defer.
-        content.lacks_indexes |= !content.is_complete && content.links.links_count == 0 && !changes.puts.is_empty();
-        let edits = tree::edits_of(changes, content, |key| self.read(key));
+        let edits = tree::edits_of(changes, *self.content(), |key| self.read(key));
         self.write(self.noticed(edits)?)
     }
 
@@ -162,10 +161,6 @@ impl Database {
         let mut edits = Edits::resuming(Content { is_complete, ..*self.content() });
         edits.close_always();
         self.write(edits)
-    }
-
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     pub(super) fn write(&self, edits: Edits) -> Result<(), StoreError> {
@@ -304,8 +299,14 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Sled(sled::Error::Io(error))
+    }
+}
+
 impl Failure {
-    fn at(self, directory: &Path) -> StoreError {
+    pub(super) fn at(self, directory: &Path) -> StoreError {
         match self {
             Self::Store(error) => error,
             Self::Sled(sled::Error::Io(error)) => environment_error(directory, &error)

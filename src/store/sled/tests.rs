@@ -70,8 +70,9 @@ fn write_format_3(path: &Path, is_complete: bool) {
         let mut value = vec![1, format::state_byte(state), 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 5, 0];
         value.extend_from_slice(format!(r#"{{"institution":"erebor","external_id":"user-{n}"}}"#).as_bytes());
         let id: LinkId = format!("link-{n}").parse().unwrap();
-        put(&format::link_key(&id), &value);
-        for key in [format::legacy_state_key(state, &id), format::deadline_key(Timestamp::from_millis(5), &id)] {
+        put(&format::legacy_link_key(&id), &value);
+        let deadline_key = format::deadline_key(Timestamp::from_millis(5), id.as_str().as_bytes());
+        for key in [format::legacy_state_key(state, &id), deadline_key] {
             db.insert(key, Vec::new()).unwrap();
         }
     }
@@ -125,14 +126,16 @@ fn a_damaged_store_of_format_3_is_quarantined() {
     let path = directory.path().join("s");
     let id: LinkId = "link-2".parse().unwrap();
     let of_link = [
-        format::link_key(&id),
+        format::legacy_link_key(&id),
         format::legacy_state_key(StateName::Invalid, &id),
-        format::deadline_key(Timestamp::from_millis(5), &id),
+        format::deadline_key(Timestamp::from_millis(5), id.as_str().as_bytes()),
     ];
     // The whole link is missing, or only a key of an index.
     for (removed, problem) in [(&of_link[..], "entries are missing"), (&of_link[2..], "indexes")] {
         write_format_3(&path, true);
         {
+            // The threads of the sled that wrote it may still hold its lock.
+            directories::wait_until_free(&path.join("1")).unwrap();
             let db = sled::open(path.join("1")).unwrap();
             removed.iter().for_each(|key| drop(db.remove(key).unwrap()));
             db.flush().unwrap();
@@ -150,7 +153,13 @@ fn put(n: usize, version: u64) -> Put {
     let state = StateName::VARIANTS[(n + usize::try_from(version).unwrap()) % StateName::VARIANTS.len()];
     let deadline = Some(Timestamp::from_millis(i64::try_from(version).unwrap()));
     let head = Head { state, partition: 3, version, deadline };
-    Put::of_record(format!("link-{n}").parse().unwrap(), head, vec![b' '; 400])
+    Put::of_record(format!("link-{n}").parse().unwrap(), head, incompressible(n, version))
+}
+
+/// 400 bytes that are stored as they are.
+fn incompressible(n: usize, version: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(n as u64 ^ version << 32);
+    std::iter::repeat_with(|| random.u8(..)).take(400).collect()
 }
 
 #[test]
@@ -161,13 +170,14 @@ fn a_compaction_keeps_what_is_written_meanwhile() {
     let store =
         SledStore::open_with(&path, CACHE, SizeLimit { factor: 0, floor_bytes: 0 }, LINKS_AT_OPEN_MAX).unwrap().store;
     store.apply(&Changes { puts: (0..LINKS).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
+    store.set_complete().unwrap();
     let before = store.database().number();
     // The writer writes until the compactions are over.
-    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let is_over = AtomicBool::new(false);
     let versions = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut version = 1;
-            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            while !is_over.load(Ordering::Relaxed) {
                 version += 1;
                 let puts = (0..LINKS).step_by(7).map(|n| put(n, version)).collect();
                 let sequence = version;
@@ -179,7 +189,7 @@ fn a_compaction_keeps_what_is_written_meanwhile() {
         for _ in 0..5 {
             store.checkpoint().unwrap();
         }
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         writer.join().unwrap()
     });
     assert_eq!(store.database().number(), before + 5, "each checkpoint has compacted the store");
@@ -276,6 +286,7 @@ fn the_indexes_of_a_large_store_are_checked_while_it_changes() {
         let store = SledStore::open(&path, CACHE).unwrap().store;
         store.apply(&Changes { puts: (0..LINKS).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
         store.set_complete().unwrap();
+        assert!(store.database().number() > 1, "it was a rebuild");
     }
     let commit = |store: &SledStore, version: u64| {
         let puts = (0..LINKS).step_by(700).map(|n| put(n, version)).collect();
@@ -292,26 +303,118 @@ fn the_indexes_of_a_large_store_are_checked_while_it_changes() {
     assert!(damage.is_some_and(|why| why.contains("indexes")));
 }
 
+/// All that a reader can get from a store.
+fn everything(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
+    let page = |query| store.page(&query).unwrap();
+    let all = Query { limit: usize::MAX, ..Query::default() };
+    let of_bank = Query { institution: Some("bank-3".to_owned()), ..all.clone() };
+    let of_user = Query { external_id: Some("user-5".to_owned()), state: Some(StateName::Valid), ..all.clone() };
+    let counts = (store.count().unwrap(), store.count_by_institution(99).unwrap(), store.links_digest().unwrap());
+    let rest = (store.offsets().unwrap(), store.incidents().unwrap(), store.position().unwrap());
+    let due = store.due(Timestamp::from_millis(i64::MAX - 1), usize::MAX).unwrap();
+    (page(all).links, page(of_bank).ids, page(of_user).ids, counts, rest, (due, store.next_deadline().unwrap()))
+}
+
+/// Commits of a read of the stream: each link in its newest state, and some in an older one or with another deadline.
+fn read_of(links: usize, random: &mut fastrand::Rng) -> Vec<Changes> {
+    let mut puts = Vec::new();
+    for n in 0..links {
+        for version in [random.u64(2..9), random.u64(1..9)] {
+            let Put { mut head, .. } = put(n, version);
+            head.deadline = random.bool().then(|| Timestamp::from_millis(random.i64(-9..9)));
+            let record = format!(r#"{{"institution":"bank-{}","external_id":"user-{}","v":{version}}}"#, n % 7, n % 11);
+            // A retimed put has the same record.
+            puts.push(Put::of_record(format!("{:032x}", n * 0x9e37).parse().unwrap(), head, record.into_bytes()));
+        }
+    }
+    let offset = |sequence| CommittedOffset { stream_created_ns: 1, sequence, stored_at_ns: 1, journals: Vec::new() };
+    let commit = |(n, puts): (u64, &[Put])| Changes {
+        puts: puts.to_vec(),
+        offsets: vec![(3, offset(n)), (u16::try_from(n).unwrap(), offset(n))],
+        position: Some(Position { stream_created_ns: 1, sequence: n, witness: None }),
+        ..Changes::default()
+    };
+    (1..).zip(puts.chunks(600)).map(commit).collect()
+}
+
 #[test]
-fn indexes_that_were_deferred_are_written_after_an_interruption() {
+fn a_rebuild_gives_the_same_store_as_single_commits_wherever_it_is_read_and_restarted() {
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..8 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let mut store = SledStore::open(&path, CACHE).unwrap().store;
+        let expected = super::super::MemoryStore::default();
+        let mut commits = read_of(random.usize(1_000..2_000), &mut random);
+        // The first messages of the stream may be few.
+        commits[0].puts.truncate(random.usize(..600));
+        let restarted_at = random.usize(..commits.len());
+        for (n, commit) in commits.iter().enumerate() {
+            if n == restarted_at {
+                // As a crash of the process: what is not durable is read again.
+                drop(store);
+                store = SledStore::open(&path, CACHE).unwrap().store;
+                let reached = store.position().unwrap().map_or(0, |position| position.sequence);
+                let reached = usize::try_from(reached).unwrap();
+                commits[reached..n].iter().for_each(|commit| store.apply(commit).unwrap());
+            }
+            store.apply(commit).unwrap();
+            expected.apply(commit).unwrap();
+            assert_eq!(store.position().unwrap(), commit.position);
+            assert!(matches!(store.check_complete(), Err(StoreError::Incomplete)));
+            if random.u8(..4) == 0 {
+                assert_eq!(store.count().unwrap(), expected.count().unwrap(), "round {round}: a read meanwhile");
+            }
+        }
+        let end = Changes { is_end_of_read: true, ..Changes::default() };
+        store.apply(&end).unwrap();
+        assert!(!store.shared.is_rebuilding.load(Ordering::SeqCst));
+        store.set_complete().unwrap();
+        store.checkpoint().unwrap();
+        assert_eq!(everything(&store), everything(&expected), "round {round}");
+        drop(store);
+        let opened = SledStore::open(&path, CACHE).unwrap();
+        assert_eq!(opened.quarantined, None);
+        opened.store.check_complete().unwrap();
+        assert_eq!(everything(&opened.store), everything(&expected), "round {round}, opened again");
+    }
+}
+
+#[test]
+fn a_rebuild_fills_the_pages_of_sled() {
+    const LINKS: usize = 20_000;
+    let directory = tempfile::tempdir().unwrap();
+    let size_of = |name: &str, commit: usize| {
+        let store = SledStore::open(&directory.path().join(name), CACHE).unwrap().store;
+        let puts: Vec<_> = (0..LINKS).map(|n| put(n * 7_919 % LINKS, 1)).collect();
+        for puts in puts.chunks(commit) {
+            store.apply(&Changes { puts: puts.to_vec(), ..Changes::default() }).unwrap();
+        }
+        store.set_complete().unwrap();
+        store.checkpoint().unwrap();
+        let database = store.database();
+        (database.disk_bytes(), database.content().bytes)
+    };
+    let ((rebuilt, content), (committed, _)) = (size_of("rebuilt", 1_000), size_of("committed", 100));
+    assert!(rebuilt * 10 < committed * 9, "{rebuilt} bytes after a rebuild, {committed} after commits of {content}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rebuild_that_cannot_write_leaves_the_store_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    {
-        let store = SledStore::open(&path, CACHE).unwrap().store;
-        store.apply(&Changes { puts: (0..100).map(|n| put(n, 1)).collect(), ..Changes::default() }).unwrap();
-        assert!(store.database().content().lacks_indexes);
-        // The process ends after it has written some of the keys, of which one is not right any more.
-        let stale = format::legacy_state_key(StateName::Removed, &"link-0".parse().unwrap());
-        store.database().guarded(|db| Ok(db.insert(stale, &[])?)).unwrap();
-    }
-    let opened = SledStore::open(&path, CACHE).unwrap();
-    assert_eq!(opened.quarantined, None);
-    opened.store.set_complete().unwrap();
-    assert!(!opened.store.database().content().lacks_indexes);
-    let due = opened.store.due(Timestamp::from_millis(1), usize::MAX).unwrap();
-    assert_eq!(due.len(), 100);
-    drop(opened);
-    assert_eq!(SledStore::open(&path, CACHE).unwrap().quarantined, None, "its indexes fit its links");
+    let store = SledStore::open(&path, CACHE).unwrap().store;
+    let puts = (0..1_000).map(|n| put(n, 1)).collect();
+    store.apply(&Changes { puts, ..Changes::default() }).unwrap();
+    // The next database cannot be created: its directory is gone.
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::rename(&path, &elsewhere).unwrap();
+    let before = store.database().number();
+    assert!(store.count().is_err());
+    std::fs::rename(&elsewhere, &path).unwrap();
+    assert_eq!((store.database().number(), store.damage()), (before, None));
+    assert_eq!((store.position().unwrap(), store.count().unwrap()[&StateName::Valid]), (None, 0));
 }
 
 /// The largest size of a store under a load of small commits.

@@ -5,7 +5,8 @@
 
 use super::database::Database;
 use super::directories::Root;
-use super::{create, each_batch};
+use super::each_batch;
+use super::rebuild::Rebuild;
 use crate::store::content::{Content, unseal};
 use crate::store::format::{
     self, CONTENT_KEY, FORMAT_WITHOUT_CHECKSUMS, INCIDENT_PREFIX, LINK_PREFIX, OFFSET_PREFIX, POSITION_KEY, StoredLink,
@@ -20,14 +21,10 @@ use crate::store::{Changes, Put, StoreError};
 pub(super) fn copy(old: &Database, format: u16, root: &Root, cache_bytes: u64) -> Result<Database, StoreError> {
     let is_sealed = format > FORMAT_WITHOUT_CHECKSUMS;
     let content = check(old, is_sealed)?;
-    let copy = create(root, cache_bytes, |copy| {
-        copy_entries(old, copy, is_sealed)?;
-        copy.write_deferred()?;
-        if copy.content().links != content.links {
-            return Err(StoreError::Damaged("its copy has other links".to_owned()));
-        }
-        copy.set_complete(content.is_complete)
-    })?;
+    // An older relink wrote the entries in any order; in the order of their new keys they take less of the disk.
+    let mut rebuild = Rebuild::of_nothing(root)?;
+    copy_entries(old, &mut rebuild, is_sealed)?;
+    let copy = rebuild.finish(root, cache_bytes, Some(&content))?;
     tracing::info!(store.format = format, links = content.links.links_count, "copied the store of an older relink");
     Ok(copy)
 }
@@ -49,27 +46,26 @@ fn check(old: &Database, is_sealed: bool) -> Result<Content, StoreError> {
 }
 
 /// Copies the entries that are no index. The indexes and the counts follow from the links.
-fn copy_entries(old: &Database, copy: &Database, is_sealed: bool) -> Result<(), StoreError> {
+fn copy_entries(old: &Database, copy: &mut Rebuild, is_sealed: bool) -> Result<(), StoreError> {
     let payload = |key: &[u8], value: Vec<u8>| -> Result<Vec<u8>, StoreError> {
         if is_sealed { Ok(unseal(key, &value)?.to_vec()) } else { Ok(value) }
     };
     for prefix in [INCIDENT_PREFIX, OFFSET_PREFIX, POSITION_KEY] {
         each_batch(old, prefix, |entries| {
-            let entry = |(key, value): (Vec<u8>, Vec<u8>)| {
+            entries.into_iter().try_for_each(|(key, value)| {
                 let payload = payload(&key, value)?;
-                Ok((key, payload))
-            };
-            copy.copy_in(&entries.into_iter().map(entry).collect::<Result<Vec<_>, StoreError>>()?)
+                copy.take_other(key, payload)
+            })
         })?;
     }
     each_batch(old, LINK_PREFIX, |entries| {
         let put = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let id = format::parse_link_id(&key[LINK_PREFIX.len()..]);
+            let id = format::parse_legacy_link_id(&key[LINK_PREFIX.len()..]);
             let id = id.ok_or_else(|| format::corrupt(&key, "not a link id"))?;
             let StoredLink { head, record } = format::decode_legacy_link(&key, &payload(&key, value)?)?;
             Ok(Put::of_record(id, head, record))
         };
         let puts = entries.into_iter().map(put).collect::<Result<_, StoreError>>()?;
-        copy.apply(&Changes { puts, ..Changes::default() })
+        copy.take(&Changes { puts, ..Changes::default() })
     })
 }
