@@ -52,7 +52,9 @@ pub(super) type Published = (i64, Delivery);
 
 impl Publishers {
     pub(super) fn new(partitions: u16, belvo: Belvo, status_page: StatusPage, refused: Option<usize>) -> Self {
-        let status_before = vec!["valid"; LINKS_AT_BELVO];
+        let mut status_before = vec!["valid"; LINKS_AT_BELVO];
+        // Belvo never shows a status that a link never had.
+        status_before[UNFINISHED[0]] = "unconfirmed";
         Self { belvo, status_page, status_before, refused, partitions, requests_count: 0 }
     }
 
