@@ -14,8 +14,8 @@ use super::person::PersonChecker;
 use crate::contract::{AlsoBroken, JobName, NoticeBody, NoticeName, Origin, Record, RefusedBody};
 use crate::link::table::MOVES;
 use crate::link::{
-    Cause, Event, EventName, Input, InstitutionNotices, Link, LinkId, Policy, Prompt, State, StateName, Supersede,
-    Timestamp, correct_times, step,
+    Cause, Episode, Event, EventName, Input, InstitutionNotices, Link, LinkId, Policy, Prompt, State, StateName,
+    Supersede, Timestamp, correct_times, step,
 };
 
 /// The links according to the output stream.
@@ -168,14 +168,20 @@ impl LinkChecker {
     /// Checks at the end that no link is asked about whose successor works.
     pub(super) fn check_superseded(&self, policy: &Policy) -> Checked {
         for link in self.links.values() {
-            let Some(episode) = link.state.episode().filter(|episode| episode.superseded_by.is_none()) else {
+            // Nobody is asked about a muted link; relink looks for the successor when an operator releases it.
+            let is_open = |episode: &&Episode| episode.superseded_by.is_none() && !link.muted;
+            let Some(episode) = link.state.episode().filter(is_open) else {
                 continue;
             };
             let successor = self.links.values().find(|other| is_successor(other, link, policy));
             // An operator has rejected one of them, and the other is found before the next message to the user.
             if let Some(successor) = successor.filter(|_| link.not_superseded_by.is_empty()) {
                 let number = episode.number.0;
-                return Err(format!("episode {number} of {} is open, although {} works", link.id, successor.id));
+                let prompt = episode.prompt;
+                return Err(format!(
+                    "episode {number} of {} is open ({prompt:?}), although {} works",
+                    link.id, successor.id
+                ));
             }
         }
         Ok(())
