@@ -246,8 +246,7 @@ async fn lists_request_large_pages_with_few_fields() {
     assert_eq!(first.items[0]["id"], LINK);
     assert!(pages.next().await.unwrap().is_none());
     let (line, headers, _) = asked.lock().unwrap().pop().unwrap();
-    let fields =
-        "id,institution,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,fetch_resources";
+    let fields = "id,institution,institution_user_id,access_mode,status,refresh_rate,last_accessed_at,created_at,external_id,fetch_resources";
     assert_eq!(line, format!("GET /api/links/?id__in={LINK},b&page_size=1000&fields={fields}"));
     assert_eq!(headers["authorization"], "Basic a2V5LWlkOmh1bnRlcjI=");
     assert!(asked.lock().unwrap().is_empty());

@@ -175,7 +175,11 @@ impl LinkChecker {
             // An operator has rejected one of them, and the other is found before the next message to the user.
             if let Some(successor) = successor.filter(|_| link.not_superseded_by.is_empty()) {
                 let number = episode.number.0;
-                return Err(format!("episode {number} of {} is open, although {} works", link.id, successor.id));
+                let prompt = episode.prompt;
+                return Err(format!(
+                    "episode {number} of {} is open ({prompt:?}), although {} works",
+                    link.id, successor.id
+                ));
             }
         }
         Ok(())
