@@ -1,6 +1,6 @@
 //! The contract since the last release: a change that breaks a program needs a new version, and is listed where a reviewer sees it.
 //!
-//! `tests/compatibility/v<version>/contract/` has the documents of the last released version, as its `schemas/` had them.
+//! `tests/schemas/v<version>/` has the documents of the last released version, as its `schemas/` had them.
 //! `breaks.snap` there lists what this version breaks (`INSTA_UPDATE=always` writes it). A release copies `schemas/*.json` to a new directory
 //! and changes [`RELEASED`].
 
@@ -20,7 +20,7 @@ const THIS: &str = env!("CARGO_PKG_VERSION");
 
 fn directory() -> PathBuf {
     let (major, minor, _) = RELEASED;
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/compatibility/v{major}.{minor}/contract"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/schemas/v{major}.{minor}"))
 }
 
 fn released() -> Documents {
