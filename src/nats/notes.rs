@@ -159,10 +159,11 @@ fn count(activity: &Activity) {
         let number = if *number < 10 { number.to_string() } else { "10+".to_owned() };
         metrics::counter!(metric::PROMPTS.name, "reminder" => number).increment(*count);
     }
-    for (metric, times) in
-        [(metric::PROMPT_SECONDS, &activity.prompted_after), (metric::REPAIR_SECONDS, &activity.repaired_after)]
-    {
-        times.iter().for_each(|time| metrics::histogram!(metric.name).record(*time));
+    for time in &activity.prompted_after {
+        metrics::histogram!(metric::PROMPT_SECONDS.name).record(*time);
+    }
+    for time in &activity.repaired_after {
+        metrics::histogram!(metric::REPAIR_SECONDS.name).record(*time);
     }
     metrics::counter!(metric::PROMPTS_DEFERRED.name).increment(activity.prompts_deferred_count);
     let Creations { begun, finished, unfinished, removed } = activity.creations;
