@@ -26,6 +26,17 @@ pub(super) fn show(
     due_at: Option<Timestamp>,
     now: Timestamp,
 ) -> anyhow::Result<String> {
+    let begins_late = begins_late(history);
+    show_part(history, message, due_at, now, begins_late)
+}
+
+fn show_part(
+    history: &History,
+    message: Option<&str>,
+    due_at: Option<Timestamp>,
+    now: Timestamp,
+    begins_late: bool,
+) -> anyhow::Result<String> {
     // The id is compared in its printable form, like the ids of the history.
     let (history, message) = (&printable_history(history), message.map(printable));
     let message = message.as_deref();
@@ -54,7 +65,7 @@ pub(super) fn show(
             format_args!("{DIM}  ({count} entries have a format that this version of relink cannot read){DIM:#}"),
         );
     }
-    if begins_late(history) {
+    if begins_late {
         line(&mut text, format_args!("{DIM}  (earlier entries have been deleted){DIM:#}"));
     }
     for entry in states_first(&history.entries) {
@@ -76,7 +87,7 @@ pub(super) fn show_last_state(last: &LastState, now: Timestamp) -> anyhow::Resul
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note + &show(&last.history, None, last.due_at, now)?)
+    Ok(note + &show_part(&last.history, None, last.due_at, now, false)?)
 }
 
 /// The history with every text made printable.
@@ -312,7 +323,8 @@ pub(super) fn evidence(origin: &Origin) -> String {
     };
     let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
     let id = origin.message_id.as_deref().map(|id| format!(", message {}", printable(id))).unwrap_or_default();
-    format!("{source}, received {}{input}{id}", origin.received_at.0)
+    let verb = if origin.kind == OriginKind::Timer { "at" } else { "stored" };
+    format!("{source}, {verb} {}{input}{id}", origin.received_at.0)
 }
 
 pub(super) fn because(entry: &HistoryEntry) -> Option<Because> {

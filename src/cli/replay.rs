@@ -15,7 +15,7 @@ use crate::config::{Config, Sources};
 use crate::link::Timestamp;
 use crate::nats::recorded::Recordings;
 use crate::printable::printable;
-use crate::replay::{self, Comparison, Difference, KindCount, Span};
+use crate::replay::{self, Comparison, Difference, KindCount, SentKind, Span};
 use crate::{clock, os, service};
 
 pub(super) const EXAMPLES: &str = "\
@@ -216,7 +216,9 @@ fn table(comparison: &Comparison) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["NOTICE", "SAME", "ADDED", "REMOVED", "MOVED"]);
-    for (kind, KindCount { same, added, removed, moved }) in &comparison.kinds {
+    // A question to Belvo is no difference for a user, and is not counted as one.
+    let notices = comparison.kinds.iter().filter(|(kind, _)| **kind != SentKind::Question);
+    for (kind, KindCount { same, added, removed, moved }) in notices {
         let counts = [same, added, removed, moved].map(ToString::to_string);
         table.add_row(std::iter::once(kind.as_str().to_owned()).chain(counts));
     }
@@ -232,7 +234,7 @@ fn table(comparison: &Comparison) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::{Recorded, Replayed, Sent, SentKind};
+    use crate::replay::{Recorded, Replayed, Sent};
 
     fn at(minute: i64) -> Timestamp {
         Timestamp::from_millis(1_790_000_000_000 + minute * 60_000)

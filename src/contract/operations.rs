@@ -228,7 +228,7 @@ const WATCH_EVENTS: &[Parameter] = &[
 const LIST_PROMPTS: &[Parameter] = &[INSTITUTION, EXTERNAL_ID, limit(LINKS_ON_PAGE), AFTER_LINK];
 
 const GET_ACTIVITY: &[Parameter] =
-    &[Parameter { name: "hours", about: "How many hours, from 1 to 24; 24 without it.", kind: ParameterKind::Number }];
+    &[Parameter { name: "hours", about: "How many hours.", kind: ParameterKind::Limit { default: 24, max: 24 } }];
 
 const LIST_INSTITUTIONS: &[Parameter] = &[limit(INSTITUTIONS_ON_PAGE)];
 

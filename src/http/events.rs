@@ -3,7 +3,6 @@
 //! The id of an event is its sequence in `KV_links`. An answer ends after [`EVENTS_WAIT_MAX`], because a request has a time limit; a client
 //! asks again with `Last-Event-ID` and misses nothing.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Extension;
@@ -116,8 +115,10 @@ fn known_type(text: &str) -> Result<String, Problem> {
     Err(bad("type", &format!("must be of `{}`", known.join("`, `"))))
 }
 
-fn events(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> + Send + use<> {
-    let batches = stream::unfold(watch, |mut watch| async move {
+/// The events of an answer. If NATS cannot be read, the answer breaks off: an answer that ends would say that there is no more.
+fn events(watch: Watch) -> impl Stream<Item = Result<Event, EventsError>> + Send + use<> {
+    let batches = stream::unfold(Some(watch), |watch| async move {
+        let mut watch = watch?;
         loop {
             if !watch.is_first {
                 let next = Instant::now() + LOOK_EVERY;
@@ -140,18 +141,18 @@ fn events(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> + Send 
                     // An event without data moves the `Last-Event-ID` of the client, and is not shown.
                     let reached = read.last().map(|last| Event::default().id(last.sequence.to_string()));
                     let wanted = read.iter().filter(|event| watch.wanted.includes(event)).map(server_sent);
-                    let events: Vec<_> = wanted.chain(reached).collect();
-                    return Some((stream::iter(events), watch));
+                    let events: Vec<_> = wanted.chain(reached).map(Ok).collect();
+                    return Some((stream::iter(events), Some(watch)));
                 }
                 // The client asks again, with the id of the last event.
                 Err(error) => {
-                    tracing::debug!(%error, "a stream of events ends");
-                    return None;
+                    tracing::debug!(%error, "a stream of events breaks off");
+                    return Some((stream::iter(vec![Err(error)]), None));
                 }
             }
         }
     });
-    batches.flatten().map(Ok)
+    batches.flatten()
 }
 
 fn server_sent(event: &StreamEvent) -> Event {

@@ -71,11 +71,9 @@ impl Events {
     /// # Errors
     /// [`EventsError`] if NATS does not answer in time, or if `after` is no sequence of the stream.
     pub async fn reader(&self, after: Option<u64>, selection: Selection<'_>) -> Result<EventReader, EventsError> {
-        // The stream knows its last sequence also if the last message has expired.
-        let last = match after {
-            Some(0) => u64::MAX,
-            Some(_) | None => self.last_sequence().await?,
-        };
+        // The stream knows its last sequence also if the last message has expired. It is asked for 0 too: while NATS does not answer, an
+        // answer without events would say that there are none.
+        let last = self.last_sequence().await?;
         let reached = after.unwrap_or(last);
         if reached > last {
             return Err(EventsError::BehindTheEnd { after: reached, last });

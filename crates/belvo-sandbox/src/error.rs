@@ -8,7 +8,7 @@ use uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The address is in use, or is not an address of this machine.
-    #[error("the sandbox cannot listen on {address}: {source}")]
+    #[error("the sandbox cannot listen on {address}; is another sandbox running there?")]
     Listen {
         /// The requested address.
         address: SocketAddr,

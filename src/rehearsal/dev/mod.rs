@@ -162,6 +162,8 @@ fn introduce(screen: &Screen, local: &Local, directory: &Path) -> anyhow::Result
     let values = [
         ("RELINK_API_TOKENS", local.api_token.clone()),
         ("RELINK_LISTEN", local.service.http_address().to_string()),
+        ("RELINK_WEBHOOK_SECRETS", local.webhook_secret.clone()),
+        ("RELINK_NATS_URL", local.nats_url.expose_secret().to_owned()),
         ("NATS_URL", local.nats_url.expose_secret().to_owned()),
         ("BELVO_URL", local.sandbox.url()),
     ];

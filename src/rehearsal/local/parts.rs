@@ -21,6 +21,8 @@ pub(in crate::rehearsal) struct Local {
     pub(in crate::rehearsal) service: Service,
     pub(in crate::rehearsal) subscriber: Subscriber,
     pub(in crate::rehearsal) api_token: String,
+    /// The value of `Authorization` in webhooks.
+    pub(in crate::rehearsal) webhook_secret: String,
     pub(in crate::rehearsal) nats_url: SecretString,
 }
 
@@ -65,11 +67,11 @@ impl Local {
         screen.action("nats", &format!("nats-server is at {}, durable, its own", service.nats_url()));
         screen.action("relink", &format!("is at http://{}", service.http_address()));
         let webhook_url = format!("http://{}/webhooks/belvo", service.http_address());
-        sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.into()));
+        sandbox.control().set_webhook(Some(webhook_url), Some(webhook_secret.clone().into()));
         let nats_url = service.own_nats_url_with_login().context("relink has its own nats-server here")?;
         let access = Access::of_urls([nats_url.expose_secret()])?;
         let subscriber = Subscriber::start(access.connect("relink's terminal").await?).await?;
-        Ok(Self { sandbox, service, subscriber, api_token, nats_url })
+        Ok(Self { sandbox, service, subscriber, api_token, webhook_secret, nats_url })
     }
 
     /// The address of relink.

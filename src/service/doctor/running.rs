@@ -84,7 +84,13 @@ fn readiness(url: &str, status: u16, ready: &Value) -> Vec<Check> {
     let (reasons, warnings) = (texts("reasons"), texts("warnings"));
     let mut checks: Vec<Check> = reasons
         .into_iter()
-        .map(|reason| Check::problem(SERVICE, reason, "see docs/operations.md, \"not ready\", and the log of relink"))
+        .map(|reason| {
+            Check::problem(
+                SERVICE,
+                reason,
+                "see docs/operations.md, \"What can go wrong, and what to do\", and the log of relink",
+            )
+        })
         .collect();
     if status != 200 && checks.is_empty() {
         let text = format!("{url}/readyz answered {status}, and names no reason");
