@@ -107,7 +107,7 @@ What happens next
 What happened, the oldest first
   2023-11-14T22:13:20.000Z  unconfirmed → valid
         Belvo reported in a webhook: data of the link is at Belvo.  data_arrived
-        evidence: a webhook, received 2023-11-14T22:13:20.000Z, input 1, message w-1
+        evidence: a webhook, stored 2023-11-14T22:13:20.000Z, input 1, message w-1
         relink reported that Belvo has new data (TRANSACTIONS)  data_available  {LINK}.1.1
         relink asked Belvo for the status of the link  verify  {LINK}.1.2
 "

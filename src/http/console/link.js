@@ -107,7 +107,7 @@ function step(at, kind, content, origin, messages, event) {
     origin.unreadable_fields?.length > 0 && `unreadable fields: ${origin.unreadable_fields.join(", ")}`,
   ].filter(Boolean).join(", ");
   return h("li", { "data-state": kind }, h("div", { class: "at" }, when(at)), content,
-    origin && h("p", { class: "evidence" }, "Received ", when(origin.received_at), received && `; ${received}`),
+    origin && h("p", { class: "evidence" }, "Stored ", when(origin.received_at), received && `; ${received}`),
     messages.length > 0 && h("ul", { class: "messages" }, messages.map(drawMessage)));
 }
 
