@@ -27,6 +27,9 @@ use super::in_vain::{Facts, InVain};
 use super::relink::Source;
 use crate::link::Timestamp;
 
+/// How many sweeps there are between two surveys of all links, which are daily.
+const SWEEPS_PER_SURVEY: u64 = 24;
+
 /// The ground truth of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroundTruth {
@@ -334,7 +337,9 @@ impl Checker {
         let is_swept = |after: u64| self.sweeps >= after + 2;
         let works = case.truth == GroundTruth::Works;
         let is_seen = case.is_recovered || (!case.end_is_hidden && is_swept(case.works_after_sweeps));
-        let could_know_replaced = case.is_superseded || case.replaced_after_sweeps.is_some_and(is_swept);
+        // A link that relink does not know is found by the survey, once a day, if all its webhooks are lost.
+        let is_surveyed = |after: u64| is_swept(after + SWEEPS_PER_SURVEY);
+        let could_know_replaced = case.is_superseded || case.replaced_after_sweeps.is_some_and(is_surveyed);
         Facts {
             works,
             is_replaced: case.replaced_after_sweeps.is_some(),
