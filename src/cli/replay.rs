@@ -46,7 +46,7 @@ pub(super) struct ReplayArgs {
     /// End of the span; by default now, less the tolerance
     #[arg(long, value_name = "TIME", value_parser = moment)]
     to: Option<Moment>,
-    /// TOML file with a [policy] table, as in the file of the service; without it, the policy of the service
+    /// TOML file with the table `policy`, as in the file of the service; without it, the policy of the service
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// How far the times of two notices may differ and still count as the same
