@@ -374,7 +374,6 @@ impl<S: Store> Engine<S> {
                     Ok(Err(error)) => return Err(error),
                     Ok(Ok(Ok(step))) => {
                         plan.tally.add(word, "accepted");
-                        plan.activity.count_step(&link, &step);
                         let because = Because::of(&step, &input, origin);
                         self.take_step(&link, step, delivery.partition, because, now, plan);
                     }
@@ -439,6 +438,7 @@ impl<S: Store> Engine<S> {
         plan: &mut Plan,
     ) {
         let link = &step.link;
+        plan.activity.count_step(before, &step);
         self.note_time(&step, now);
         // A link that webhooks have broken before it was read counts as soon as its institution is known.
         let is_named = before.profile.institution.is_none();

@@ -29,7 +29,6 @@ impl<S: Store> Engine<S> {
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(Ok(step))) => {
                     plan.tally.add("timer", "accepted");
-                    plan.activity.count_step(&link, &step);
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
                     self.take_step(&link, step, partition, because, now, plan);

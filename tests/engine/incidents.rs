@@ -56,6 +56,8 @@ impl Relink {
     fn plan(&mut self, mut queue: VecDeque<Delivery>, now: Timestamp) -> Plan {
         let mut plan: Plan = self.engine.plan(&mut queue, now).unwrap();
         assert!(queue.is_empty());
+        let activity = &plan.activity;
+        assert!(activity.notices.is_empty() || activity.at.is_some(), "a step with notices is counted: {activity:?}");
         let messages = std::mem::take(&mut plan.messages);
         self.published.extend(messages.into_iter().map(|out| (out.message.address, out.message.body)));
         let position =
