@@ -174,10 +174,8 @@ impl Worker {
     }
 
     async fn handle(&self, message: jetstream::Message) {
-        let (tries, stored_at) = message.info().map_or((1, Timestamp::default()), |info| {
-            let millis = info.published.unix_timestamp_nanos() / 1_000_000;
-            (info.delivered, Timestamp::from_millis(i64::try_from(millis).unwrap_or_default()))
-        });
+        let (tries, stored_at) =
+            message.info().map_or((1, Timestamp::default()), |info| (info.delivered, Timestamp::of(info.published)));
         let ack = match self.work_on(&message.payload, tries, stored_at).await {
             Next::Ended => AckKind::Ack,
             Next::Again(pause) => AckKind::Nak(Some(pause)),

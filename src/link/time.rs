@@ -53,12 +53,14 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    fn point(self) -> OffsetDateTime {
+    /// The time as the crate `time` has it.
+    pub(crate) fn point(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .expect("a Timestamp lies within the years 0 to 9999")
     }
 
-    fn of(point: OffsetDateTime) -> Self {
+    /// This time in whole milliseconds; at most [`Timestamp::LATEST`].
+    pub(crate) fn of(point: OffsetDateTime) -> Self {
         Self::from_millis(i64::try_from(point.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
     }
 

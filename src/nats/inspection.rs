@@ -4,11 +4,11 @@
 
 use async_nats::jetstream::stream::DiscardPolicy;
 use async_nats::jetstream::{self, Context};
-use serde::Deserialize;
 
 use super::declaration::{Ensured, StreamError, is_missing};
 use super::limit::{REQUEST_TIMEOUT, within};
 use super::stream::{StreamSettings, declarations, limited, refuse_streams_of_0_2};
+use super::streams_read::server_time;
 use super::subject::Subjects;
 use crate::link::Timestamp;
 
@@ -99,15 +99,7 @@ impl Inspection {
     /// # Errors
     /// The error text of the request, also if the input stream does not exist yet.
     pub async fn server_time(&self) -> Result<Timestamp, String> {
-        /// The field `ts` of the response: when the server wrote it. async-nats does not read it.
-        #[derive(Deserialize)]
-        struct Answered {
-            #[serde(with = "time::serde::rfc3339")]
-            ts: time::OffsetDateTime,
-        }
-        let request = format!("STREAM.INFO.{}", self.subjects.input_stream());
-        let asked = async { self.context.request(request, &()).await.map_err(|error| error.to_string()) };
-        let Answered { ts } = within(REQUEST_TIMEOUT, asked).await?;
-        Ok(Timestamp::from_millis(i64::try_from(ts.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)))
+        let stream = self.subjects.input_stream();
+        within(REQUEST_TIMEOUT, server_time(&self.context, &stream)).await.map(Timestamp::of)
     }
 }

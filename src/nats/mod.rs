@@ -54,6 +54,7 @@ pub mod node;
 mod notes;
 mod output_read;
 pub mod partition;
+mod pull;
 mod raw_message;
 pub mod recorded;
 mod restore;

@@ -4,15 +4,13 @@
 //! (`foreign.rs`). Then the next messages are read one by one, such messages are stepped over, and the pull goes on behind them. The marker
 //! with which a key-value client deletes a key is stepped over too.
 
-use std::time::Duration;
-
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
-use futures::stream::StreamExt;
 use tokio::sync::mpsc;
 
 use super::foreign::{self, Walk};
 use super::limit::{REQUEST_TIMEOUT, reconnected, within};
+use super::pull::{next_message, reading};
 use super::raw_message::RawMessage;
 use super::streams_read::Streams;
 use super::subject::{OutputSubject, Subjects};
@@ -21,17 +19,11 @@ use crate::node::{Input, OutputKind, OutputMessage, RequestId};
 /// The most messages of the output stream in one `OutputRead`.
 const CHUNK_MESSAGES: usize = 1_000;
 
-/// How long to wait for the next message of a read. The stream has it, but the server may have to search a large stream for it.
-const NEXT_MESSAGE_WAIT: Duration = Duration::from_secs(60);
-
 /// How many messages are read one by one behind the last one that cannot be parsed.
 const LOOK_AHEAD: usize = 16;
 
 /// How many pulls in a row may be interrupted without progress.
 const IDLE_MAX: u32 = 2;
-
-/// How long the server keeps the consumer of a reader that is gone.
-const CONSUMER_LIFE: Duration = Duration::from_secs(30);
 
 /// Reads the messages of the output stream after `after`, or the last message of each subject, and hands them over in chunks, up to the
 /// sequence `up_to`.
@@ -90,14 +82,7 @@ impl OutputRead<'_> {
     async fn pull(&mut self, deliver_policy: DeliverPolicy) -> Result<Result<(), String>, String> {
         let Streams { context, subjects, .. } = self.streams;
         let failed = |error: &dyn std::fmt::Display| format!("cannot read the output stream: {error}");
-        let config = pull::Config {
-            filter_subjects: read_filter(subjects),
-            deliver_policy,
-            ack_policy: AckPolicy::None,
-            memory_storage: true,
-            inactive_threshold: CONSUMER_LIFE,
-            ..pull::Config::default()
-        };
+        let config = reading(read_filter(subjects), deliver_policy);
         let mut reconnected = std::pin::pin!(reconnected(&context.client()));
         let output = self.streams.stream(&subjects.output_stream()).await?;
         let arriving = within(REQUEST_TIMEOUT, async {
@@ -107,15 +92,7 @@ impl OutputRead<'_> {
         let mut arriving = arriving.await?;
         let mut count = 0;
         while self.reached < self.up_to {
-            let next = within(NEXT_MESSAGE_WAIT, async {
-                arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))
-            });
-            let next = tokio::select! {
-                biased;
-                next = next => next,
-                () = &mut reconnected => Err(failed(&"the connection to NATS was made anew")),
-            };
-            let message = match next {
+            let message = match next_message(&mut arriving, reconnected.as_mut(), &failed).await {
                 Ok(message) => message,
                 Err(problem) => return Ok(Err(problem)),
             };

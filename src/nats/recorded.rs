@@ -5,31 +5,23 @@
 //! nothing else is changed there.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
-use futures::StreamExt;
-use time::OffsetDateTime;
 
 use super::foreign::Walk;
 use super::limit::{REQUEST_TIMEOUT, reconnected, within};
+use super::pull::{next_message, reading};
 use super::raw_message::RawMessage;
 use super::subject::Subjects;
 use crate::link::Timestamp;
-
-/// How long to wait for the next message. The stream has it, but the server may have to search a large stream for it.
-const NEXT_MESSAGE_WAIT: Duration = Duration::from_secs(60);
 
 /// How many messages one pull asks for.
 const PULL_MESSAGES_MAX: usize = 512;
 
 /// How many messages are read one by one after a pull that was interrupted.
 const ONE_BY_ONE: usize = 16;
-
-/// How long the server keeps the consumer of a reader that is gone.
-const CONSUMER_LIFE: Duration = Duration::from_secs(30);
 
 /// A message as a stream has stored it.
 #[derive(Clone, Debug)]
@@ -80,7 +72,14 @@ impl Recordings {
     /// # Errors
     /// The error text of a request.
     pub async fn extent(&self, stream: &str) -> Result<RecordedExtent, String> {
-        extent(&self.context, stream).await
+        let info = within(REQUEST_TIMEOUT, async {
+            let found = self.context.get_stream(stream).await.map_err(|error| format!("stream {stream}: {error}"))?;
+            Ok(found.cached_info().clone())
+        });
+        let info = info.await?;
+        let first_at = (info.state.messages > 0).then(|| Timestamp::of(info.state.first_timestamp));
+        let per_subject = usize::try_from(info.config.max_messages_per_subject).ok().filter(|max| *max > 0);
+        Ok(RecordedExtent { is_cut: info.state.first_sequence > 1, first_at, per_subject })
     }
 
     /// Calls `each` with every message of these subjects that the stream has now, from the time `from` on if it is given, until `each`
@@ -93,58 +92,36 @@ impl Recordings {
         stream: &str,
         filters: Vec<String>,
         from: Option<Timestamp>,
-        each: impl FnMut(RecordedMessage) -> ControlFlow<()>,
+        mut each: impl FnMut(RecordedMessage) -> ControlFlow<()>,
     ) -> Result<(), String> {
-        read(&self.context, stream, filters, from, each).await
-    }
-}
-
-async fn extent(context: &Context, stream: &str) -> Result<RecordedExtent, String> {
-    let info = within(REQUEST_TIMEOUT, async {
-        let stream = context.get_stream(stream).await.map_err(|error| format!("stream {stream}: {error}"))?;
-        Ok(stream.cached_info().clone())
-    });
-    let info = info.await?;
-    let first_at = (info.state.messages > 0).then(|| at(info.state.first_timestamp));
-    let per_subject = usize::try_from(info.config.max_messages_per_subject).ok().filter(|max| *max > 0);
-    Ok(RecordedExtent { is_cut: info.state.first_sequence > 1, first_at, per_subject })
-}
-
-async fn read(
-    context: &Context,
-    stream: &str,
-    filters: Vec<String>,
-    from: Option<Timestamp>,
-    mut each: impl FnMut(RecordedMessage) -> ControlFlow<()>,
-) -> Result<(), String> {
-    let start = from.map(|from| OffsetDateTime::from_unix_timestamp_nanos(i128::from(from.as_millis()) * 1_000_000));
-    let start = start.transpose().map_err(|error| error.to_string())?;
-    let mut deliver = start.map_or(DeliverPolicy::All, |start_time| DeliverPolicy::ByStartTime { start_time });
-    let mut reached = 0;
-    loop {
-        let before = reached;
-        let problem = match pull(context, stream, &filters, deliver, &mut reached, &mut each).await? {
-            Ok(()) => return Ok(()),
-            Err(problem) => problem,
-        };
-        let mut walk = Walk::new(context, stream.to_owned(), filters.clone(), reached + 1);
-        for _ in 0..ONE_BY_ONE {
-            let Some(message) = walk.next().await? else { return Ok(()) };
-            reached = message.sequence;
-            let headers = message.headers();
-            let RawMessage { subject, sequence, stored_at_ns, payload, .. } = message;
-            // Before the first message of a pull, the walk begins with the stream, and not with the time.
-            if from.is_some_and(|from| stored_at_ns < from.as_millis() * 1_000_000) {
-                continue;
+        let begin = |from: Timestamp| DeliverPolicy::ByStartTime { start_time: from.point() };
+        let mut deliver = from.map_or(DeliverPolicy::All, begin);
+        let mut reached = 0;
+        loop {
+            let before = reached;
+            let problem = match pull(&self.context, stream, &filters, deliver, &mut reached, &mut each).await? {
+                Ok(()) => return Ok(()),
+                Err(problem) => problem,
+            };
+            let mut walk = Walk::new(&self.context, stream.to_owned(), filters.clone(), reached + 1);
+            for _ in 0..ONE_BY_ONE {
+                let Some(message) = walk.next().await? else { return Ok(()) };
+                reached = message.sequence;
+                let headers = message.headers();
+                let RawMessage { subject, sequence, stored_at_ns, payload, .. } = message;
+                // Before the first message of a pull, the walk begins with the stream, and not with the time.
+                if from.is_some_and(|from| stored_at_ns < from.as_millis() * 1_000_000) {
+                    continue;
+                }
+                if each(RecordedMessage { subject, sequence, stored_at_ns, headers, payload }).is_break() {
+                    return Ok(());
+                }
             }
-            if each(RecordedMessage { subject, sequence, stored_at_ns, headers, payload }).is_break() {
-                return Ok(());
+            if reached == before {
+                return Err(problem);
             }
+            deliver = DeliverPolicy::ByStartSequence { start_sequence: reached + 1 };
         }
-        if reached == before {
-            return Err(problem);
-        }
-        deliver = DeliverPolicy::ByStartSequence { start_sequence: reached + 1 };
     }
 }
 
@@ -158,14 +135,7 @@ async fn pull(
     each: &mut impl FnMut(RecordedMessage) -> ControlFlow<()>,
 ) -> Result<Result<(), String>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot read the stream {stream}: {error}");
-    let config = pull::Config {
-        filter_subjects: filters.to_vec(),
-        deliver_policy,
-        ack_policy: AckPolicy::None,
-        memory_storage: true,
-        inactive_threshold: CONSUMER_LIFE,
-        ..pull::Config::default()
-    };
+    let config = reading(filters.to_vec(), deliver_policy);
     let mut reconnected = std::pin::pin!(reconnected(&context.client()));
     let opened = within(REQUEST_TIMEOUT, async {
         let stream = context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
@@ -175,15 +145,7 @@ async fn pull(
     });
     let (pending, mut arriving) = opened.await?;
     for _ in 0..pending {
-        let next = within(NEXT_MESSAGE_WAIT, async {
-            arriving.next().await.ok_or_else(|| failed(&"the consumer ended"))?.map_err(|error| failed(&error))
-        });
-        let next = tokio::select! {
-            biased;
-            next = next => next,
-            () = &mut reconnected => Err(failed(&"the connection to NATS was made anew")),
-        };
-        let message = match next {
+        let message = match next_message(&mut arriving, reconnected.as_mut(), &failed).await {
             Ok(message) => message,
             Err(problem) => return Ok(Err(problem)),
         };
@@ -201,8 +163,4 @@ async fn pull(
         }
     }
     Ok(Ok(()))
-}
-
-fn at(time: OffsetDateTime) -> Timestamp {
-    Timestamp::from_millis(i64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
 }

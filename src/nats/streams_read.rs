@@ -126,16 +126,8 @@ impl Streams {
 
     /// The time of the server that has the input stream, in nanoseconds since the Unix epoch.
     pub(super) async fn stream_time(&self) -> Result<i64, String> {
-        /// The field `ts` of the response: when the server wrote it. async-nats does not read it.
-        #[derive(Deserialize)]
-        struct Answered {
-            #[serde(with = "time::serde::rfc3339")]
-            ts: time::OffsetDateTime,
-        }
-        let request = format!("STREAM.INFO.{}", self.subjects.input_stream());
-        let failed = |error: &dyn std::fmt::Display| format!("cannot read the server's time: {error}");
-        let Answered { ts } = self.context.request(request, &()).await.map_err(|error| failed(&error))?;
-        i64::try_from(ts.unix_timestamp_nanos()).map_err(|error| failed(&error))
+        let time = server_time(&self.context, &self.subjects.input_stream()).await?;
+        i64::try_from(time.unix_timestamp_nanos()).map_err(|error| format!("cannot read the server's time: {error}"))
     }
 
     /// The sequence of the first message of the input stream that was stored after a time. No message is delivered for that: the server
@@ -159,4 +151,16 @@ impl Streams {
         let found = async { self.context.get_stream(name).await.map_err(|error| format!("stream {name}: {error}")) };
         within(REQUEST_TIMEOUT, found).await
     }
+}
+
+/// The time of the server that has a stream.
+pub(super) async fn server_time(context: &jetstream::Context, stream: &str) -> Result<time::OffsetDateTime, String> {
+    /// The field `ts` of the response: when the server wrote it. async-nats does not read it.
+    #[derive(Deserialize)]
+    struct Answered {
+        #[serde(with = "time::serde::rfc3339")]
+        ts: time::OffsetDateTime,
+    }
+    let answered = context.request(format!("STREAM.INFO.{stream}"), &()).await;
+    answered.map(|Answered { ts }| ts).map_err(|error| format!("cannot read the server's time: {error}"))
 }

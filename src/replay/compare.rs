@@ -77,10 +77,10 @@ struct Group {
 impl Comparison {
     /// Compares what the replay has sent with the recording.
     pub fn of(replayed: Replayed) -> Self {
-        let Replayed { recorded, sent, links_count, inputs_count, unreadable_inputs_count } = replayed;
+        let Replayed { mut recorded, sent, links_count, inputs_count, unreadable_inputs_count } = replayed;
         let span = recorded.span;
         let mut groups: BTreeMap<(LinkId, SentKind, String), Group> = BTreeMap::new();
-        let sides = [(false, recorded.sent.clone()), (true, sent)];
+        let sides = [(false, std::mem::take(&mut recorded.sent)), (true, sent)];
         for (is_replayed, sent) in
             sides.into_iter().flat_map(|(side, sent)| sent.into_iter().map(move |sent| (side, sent)))
         {

@@ -69,7 +69,7 @@ impl Replay {
         for (link, start) in &recorded.starts {
             if start.at < recorded.span.from {
                 puts.push(put(link, start, &policy)?);
-            } else if !recorded.is_new(start) {
+            } else if recorded.begins_later(start) {
                 later.push((start.at, link.clone()));
             }
         }
@@ -118,7 +118,7 @@ impl Replay {
     fn is_in_start(&self, delivery: &Delivery) -> bool {
         let Ok(link) = delivery.link.parse::<LinkId>() else { return false };
         let start = self.recorded.starts.get(&link);
-        let later = start.filter(|start| start.at >= self.recorded.span.from && !self.recorded.is_new(start));
+        let later = start.filter(|start| self.recorded.begins_later(start));
         later.is_some_and(|start| match start.input {
             Some(sequence) => delivery.sequence <= sequence,
             None => delivery.stored_at() <= start.at,

@@ -179,23 +179,24 @@ impl Recorded {
         }
     }
 
-    /// Whether the link was created within the span: the first state that is kept is its first state.
-    pub(super) fn is_new(&self, start: &Start) -> bool {
-        start.at >= self.span.from && start.version == 1
+    /// Whether the state at the start of the span is no longer kept, so that the replay of the link begins later. The replay of a link that
+    /// was created within the span needs no state.
+    pub(super) fn begins_later(&self, start: &Start) -> bool {
+        start.at >= self.span.from && start.version != 1
     }
 
     /// The time from which the messages of a kind about a link are recorded without a gap.
     pub(super) fn complete_from(&self, link: &LinkId, kind: SentKind) -> Timestamp {
-        let of_link = self.starts.get(link).filter(|start| start.at >= self.span.from && !self.is_new(start));
+        let of_link = self.starts.get(link).filter(|start| self.begins_later(start));
         let of_link = of_link.map_or(self.span.from, |start| start.at.after(std::time::Duration::from_millis(1)));
         let kept = self.kept.get(&(link.clone(), kind));
         let of_kind = kept.filter(|(count, _)| self.per_subject.is_some_and(|max| *count >= max)).map(|(_, at)| *at);
         of_kind.map_or(of_link, |at| of_link.max(at))
     }
 
-    /// The links whose state at the start of the span is no longer kept, so that their replay begins later.
+    /// The links whose replay begins later.
     pub fn begun_later(&self) -> BTreeSet<&LinkId> {
-        let later = self.starts.iter().filter(|(_, start)| start.at >= self.span.from && !self.is_new(start));
+        let later = self.starts.iter().filter(|(_, start)| self.begins_later(start));
         later.map(|(link, _)| link).collect()
     }
 }

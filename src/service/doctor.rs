@@ -134,9 +134,7 @@ async fn date_of(url: &str) -> Option<Timestamp> {
     let client = crate::direct::client().timeout(ANSWER_WITHIN).build().ok()?;
     let answer = client.head(url).send().await.ok()?;
     let date = answer.headers().get("date")?.to_str().ok()?;
-    let time = std::time::SystemTime::from(httpdate(date)?);
-    let millis = time.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
-    Some(Timestamp::from_millis(i64::try_from(millis).ok()?))
+    httpdate(date).map(Timestamp::of)
 }
 
 /// Reads `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
