@@ -47,8 +47,8 @@ pub use input::{
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
 pub use operations::{
-    Access, Answer, Body, DEAD_LETTERS_ON_PAGE, EVENTS_WAIT_MAX, INSTITUTIONS_ON_PAGE, LINKS_ON_PAGE, Method,
-    Operation, Parameter, ParameterKind, Row, Scope, Shape,
+    ACTIVITY_HOURS, Access, Answer, Body, DEAD_LETTERS_ON_PAGE, EVENTS_WAIT_MAX, INSTITUTIONS_ON_PAGE, LINKS_ON_PAGE,
+    Method, Operation, Parameter, ParameterKind, Row, Scope, Shape,
 };
 pub use output::{
     Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,

@@ -196,6 +196,9 @@ pub const DEAD_LETTERS_ON_PAGE: (usize, usize) = (100, 1_000);
 /// The number of institutions in an answer: the default and the maximum. Belvo has some hundreds.
 pub const INSTITUTIONS_ON_PAGE: (usize, usize) = (1_000, 10_000);
 
+/// The number of hours of activity in an answer: the default and the maximum.
+pub const ACTIVITY_HOURS: (usize, usize) = (24, 24);
+
 /// The longest answer with events, in seconds. A request may take two minutes.
 pub const EVENTS_WAIT_MAX: u64 = 100;
 
@@ -227,8 +230,10 @@ const WATCH_EVENTS: &[Parameter] = &[
 
 const LIST_PROMPTS: &[Parameter] = &[INSTITUTION, EXTERNAL_ID, limit(LINKS_ON_PAGE), AFTER_LINK];
 
-const GET_ACTIVITY: &[Parameter] =
-    &[Parameter { name: "hours", about: "How many hours.", kind: ParameterKind::Limit { default: 24, max: 24 } }];
+const GET_ACTIVITY: &[Parameter] = &[{
+    let (default, max) = ACTIVITY_HOURS;
+    Parameter { name: "hours", about: "How many hours.", kind: ParameterKind::Limit { default, max } }
+}];
 
 const LIST_INSTITUTIONS: &[Parameter] = &[limit(INSTITUTIONS_ON_PAGE)];
 

@@ -1,31 +1,27 @@
 //! `GET /v1/activity`: what relink has done in the last hours.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 
 use super::SharedServer;
-use super::parameters::{Query, bad};
+use super::parameters::Query;
 use super::problem::Problem;
 use crate::activity::{PERIOD, Period, Spans};
-use crate::contract::{ActivityPeriod, ActivitySummary, At, NoticeName, TimeSpans, TransitionCount};
+use crate::contract::{ACTIVITY_HOURS, ActivityPeriod, ActivitySummary, At, NoticeName, TimeSpans, TransitionCount};
 use crate::engine::Activity;
 use crate::link::StateName;
-
-const HOURS_MAX: u32 = 24;
 
 pub(super) async fn summary(
     State(server): State<SharedServer>,
     query: Query,
 ) -> Result<Json<ActivitySummary>, Problem> {
     query.only(&["hours"])?;
-    let hours = match query.parse::<u32>("hours") {
-        Ok(None) => HOURS_MAX,
-        Ok(Some(hours)) if (1..=HOURS_MAX).contains(&hours) => hours,
-        Ok(Some(_)) | Err(_) => return Err(bad("hours", &format!("must be a whole number from 1 to {HOURS_MAX}"))),
-    };
+    let span = Duration::from_secs(3_600 * query.count("hours", ACTIVITY_HOURS)? as u64);
     // The clock of NATS, by which the steps have their times; before relink has caught up, there is no step.
     let now = *server.as_of.borrow();
-    let periods = now.map_or_else(Vec::new, |now| server.activity.since(now.before(PERIOD * 6 * hours)));
+    let periods = now.map_or_else(Vec::new, |now| server.activity.since(now.before(span)));
     Ok(Json(summary_of(&periods)))
 }
 

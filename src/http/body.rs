@@ -12,6 +12,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::problem::{Kind, Problem};
@@ -40,6 +41,17 @@ pub(super) async fn read_json(request: Request) -> Result<Bytes, Problem> {
         check_content(&parts.headers)?;
     }
     Ok(body)
+}
+
+/// The fields of a body that may be empty, or must be an object. `wrong` says which form it must have.
+pub(super) fn optional_object<T: DeserializeOwned + Default>(body: &[u8], wrong: &'static str) -> Result<T, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    let value = parse_json(body)?;
+    // serde reads a list as the fields of an object in their order.
+    let fields = if value.is_object() { serde_json::from_value(value).ok() } else { None };
+    fields.ok_or_else(|| Problem::new(Kind::WrongShape, wrong))
 }
 
 /// Reads the bytes of a body.

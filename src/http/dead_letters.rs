@@ -10,7 +10,6 @@ use super::auth::Caller;
 use super::body;
 use super::parameters::{Query, SequenceInPath};
 use super::problem::{Kind, Problem};
-use crate::belvo::read_json as parse_json;
 use crate::contract::{
     At, DEAD_LETTERS_ON_PAGE, DeadLetterSummary, DeadLettersPage, DropRequest, Dropped, Replayed, ShownDeadLetter,
 };
@@ -74,7 +73,8 @@ pub(super) async fn remove(
     SequenceInPath(sequence): SequenceInPath,
     request: Request,
 ) -> Result<Json<Dropped>, Problem> {
-    let DropRequest { by, reason } = read_drop_request(&body::read_json(request).await?)?;
+    let wrong = "The body may be empty, or an object with the texts `by` and `reason`.";
+    let DropRequest { by, reason } = body::optional_object(&body::read_json(request).await?, wrong)?;
     let letter = server.dead_letters.get(sequence).await?;
     let message_id = letter.headers.get("ce-id").map(|id| id.as_str().to_owned());
     tracing::info!(
@@ -89,22 +89,9 @@ pub(super) async fn remove(
         reason = reason.as_deref().map(printable),
         "a dead letter is dropped by an operator"
     );
-    server.dead_letters.remove(sequence).await?;
+    server.dead_letters.remove(&letter).await?;
     let StoredLetter { subject, reason, .. } = letter;
     Ok(Json(Dropped { dead_letter: sequence, subject, reason, message_id }))
-}
-
-fn read_drop_request(body: &[u8]) -> Result<DropRequest, Problem> {
-    if body.trim_ascii().is_empty() {
-        return Ok(DropRequest::default());
-    }
-    let value = parse_json(body)?;
-    // serde reads a list as the fields of an object in their order.
-    let request = if value.is_object() { serde_json::from_value(value).ok() } else { None };
-    request.ok_or_else(|| {
-        let detail = "The body may be empty, or an object with the texts `by` and `reason`.";
-        Problem::new(Kind::WrongShape, detail)
-    })
 }
 
 fn summary(letter: &StoredLetter) -> DeadLetterSummary {

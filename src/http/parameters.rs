@@ -82,11 +82,16 @@ impl Query {
     }
 
     /// The parameter `limit`: the number of items on a page, between 1 and a maximum, with a default.
-    pub(super) fn limit(&self, (default, max): (usize, usize)) -> Result<usize, Problem> {
-        match self.parse::<usize>("limit") {
+    pub(super) fn limit(&self, bounds: (usize, usize)) -> Result<usize, Problem> {
+        self.count("limit", bounds)
+    }
+
+    /// A number between 1 and a maximum, with a default.
+    pub(super) fn count(&self, name: &str, (default, max): (usize, usize)) -> Result<usize, Problem> {
+        match self.parse::<usize>(name) {
             Ok(None) => Ok(default),
-            Ok(Some(limit)) if (1..=max).contains(&limit) => Ok(limit),
-            Ok(Some(_)) | Err(_) => Err(bad("limit", &format!("must be a whole number from 1 to {max}"))),
+            Ok(Some(count)) if (1..=max).contains(&count) => Ok(count),
+            Ok(Some(_)) | Err(_) => Err(bad(name, &format!("must be a whole number from 1 to {max}"))),
         }
     }
 }

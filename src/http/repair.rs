@@ -17,7 +17,7 @@ use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Server, SharedServer, members, renewal};
-use crate::belvo::{CallError, WidgetToken, read_json as parse_json};
+use crate::belvo::{CallError, WidgetToken};
 use crate::contract::{ApiError, InputKind, MintedToken, Receipt, UpdateRequest, Widget};
 use crate::link::LinkId;
 
@@ -105,23 +105,10 @@ fn answer(url: &Url, link: &LinkId, token: &WidgetToken, receipt: Receipt) -> im
 }
 
 fn read_request(body: &[u8]) -> Result<UpdateRequest, Problem> {
-    if body.trim_ascii().is_empty() {
-        return Ok(UpdateRequest::default());
-    }
-    let value = parse_json(body)?;
-    let wrong = || {
-        Problem::new(
-            Kind::WrongShape,
-            "The body may be empty, or an object with `locale` (`es`, `pt` or `en`) and `widget`.",
-        )
-    };
-    // serde reads a list as the fields of an object in their order.
-    if !value.is_object() {
-        return Err(wrong());
-    }
-    let request = serde_json::from_value::<UpdateRequest>(value).map_err(|_| wrong())?;
+    let wrong = "The body may be empty, or an object with `locale` (`es`, `pt` or `en`) and `widget`.";
+    let request: UpdateRequest = body::optional_object(body, wrong)?;
     match &request.locale {
-        Some(locale) if !LOCALES.contains(&locale.as_str()) => Err(wrong().at("/locale")),
+        Some(locale) if !LOCALES.contains(&locale.as_str()) => Err(Problem::new(Kind::WrongShape, wrong).at("/locale")),
         Some(_) | None => Ok(request),
     }
 }
