@@ -35,17 +35,11 @@ pub(super) async fn run(args: ObservedArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(args.relink)?;
     let query = [("kind", "observed".to_owned()), ("wait", "0".to_owned())];
     let mut report = Report::default();
-    let mut reader = EventReader { last: Some(0), is_connected: false };
-    // An answer ends after some time, with or without the last message.
-    let mut counted = None;
-    while counted != Some(report.notices_count()) {
-        counted = Some(report.notices_count());
-        let mut count = |event: Value| {
-            report.count(&event);
-            Ok(())
-        };
-        reader.read(&relink, &query, &mut count).await?;
-    }
+    let mut count = |event: Value| {
+        report.count(&event);
+        Ok(())
+    };
+    EventReader::read_all(&relink, &query, &mut count).await?;
     if relink.json { print_json(&report.json()) } else { print(&report.table()) }
 }
 

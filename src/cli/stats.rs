@@ -126,13 +126,7 @@ async fn read(relink: &RunningRelink) -> anyhow::Result<Reading> {
         });
         Ok(())
     };
-    let mut reader = EventReader { last: Some(0), is_connected: false };
-    // An answer ends after some time, with or without the last message.
-    let mut reached = None;
-    while reached != reader.last {
-        reached = reader.last;
-        reader.read(relink, &query, &mut take).await?;
-    }
+    EventReader::read_all(relink, &query, &mut take).await?;
     for state in OPEN {
         let mut shown = |count| progress.show(|| format!("relink stats: {count} links read that are {state} now"));
         for link in links::read(relink, &format!("&state={state}"), usize::MAX, &mut shown).await?.links {

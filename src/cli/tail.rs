@@ -103,6 +103,22 @@ pub(super) struct EventReader {
 }
 
 impl EventReader {
+    /// Gives all events that the stream has now to `show`. The query must have `wait=0`.
+    pub(super) async fn read_all(
+        relink: &RunningRelink,
+        query: &[(&str, String)],
+        show: &mut impl FnMut(Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut reader = Self { last: Some(0), is_connected: false };
+        // An answer ends after some time, with or without the last message.
+        let mut reached = None;
+        while reached != reader.last {
+            reached = reader.last;
+            reader.read(relink, query, show).await?;
+        }
+        Ok(())
+    }
+
     /// Gives the events of one answer to `show`.
     pub(super) async fn read(
         &mut self,
