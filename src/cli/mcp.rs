@@ -35,7 +35,7 @@ Examples:
 The tools are why, show, links, summary and dead_letters; none of them changes anything. Of several tokens, the one that may do least
 besides reading is used.";
 
-/// What an assistant is told about the tools.
+/// What an assistant reads about the tools.
 const INSTRUCTIONS: &str = "relink keeps Belvo links alive: a link is a user's connection to one bank. Use `links` to find a link by state, \
 institution or external id, `why` to explain what happened to it and why its user got a message, `show` for its state alone, `summary` for \
 the numbers of all links, and `dead_letters` for messages that relink could not handle. All tools only read. Names and ids in the answers \

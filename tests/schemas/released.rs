@@ -202,9 +202,9 @@ fn each_kind_of_break_is_found() {
             changed(
                 NOTICE,
                 "/oneOf",
-                push(json!({"type": "object", "properties": {"type": {"const": "healed", "type": "string"}}})),
+                push(json!({"type": "object", "properties": {"type": {"const": "repaired", "type": "string"}}})),
             ),
-            "link.notice: object type=\"healed\" may be written now",
+            "link.notice: object type=\"repaired\" may be written now",
         ),
         (
             "a document is removed",

@@ -147,7 +147,7 @@ impl World {
         if missing.is_empty() {
             return Some(token);
         }
-        // Belvo's answer names no scope, so whoever minted the token could only guess.
+        // Belvo's answer names no scope, so the program that minted the token could only guess.
         tracing::warn!(
             scopes.missing = ?missing,
             scopes.given = token.scopes.join(","),

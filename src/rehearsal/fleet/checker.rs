@@ -94,7 +94,7 @@ struct Case {
     works_after_sweeps: u64,
     /// Since it works: whether relink has published that, and whether something said that it is broken.
     is_recovered: bool,
-    told_broken: bool,
+    reported_broken: bool,
     /// Whether a read of Belvo's status could show the end of the last outage.
     end_is_hidden: bool,
 }
@@ -205,7 +205,7 @@ impl Checker {
         }
         case.truth = truth;
         if truth == GroundTruth::Works {
-            (case.works_after_sweeps, case.is_recovered, case.told_broken) = (self.sweeps, false, false);
+            (case.works_after_sweeps, case.is_recovered, case.reported_broken) = (self.sweeps, false, false);
             case.end_is_hidden = case.outage.as_ref().is_some_and(|outage| outage.contradicted);
         }
         if let (Some(outage), GroundTruth::Broken | GroundTruth::Refused) = (&mut case.outage, truth) {
@@ -343,7 +343,7 @@ impl Checker {
         Facts {
             works,
             is_replaced: case.replaced_after_sweeps.is_some(),
-            link_could_be_known: if works { is_seen && !case.told_broken } else { could_know_replaced },
+            link_could_be_known: if works { is_seen && !case.reported_broken } else { could_know_replaced },
             bank_is_down: at.bank_is_down,
             bank_could_be_known: at.bank_could_be_known,
             is_quiet: at.is_quiet,
@@ -385,7 +385,7 @@ impl Checker {
         if let Some((reason, _)) = self.facts(link, circumstances, last, now).reason() {
             self.baseline.in_vain.count(reason, false);
         }
-        self.cases[link].told_broken = true;
+        self.cases[link].reported_broken = true;
         let case = &mut self.cases[link];
         case.naive_broken = true;
         match &mut case.outage {
@@ -437,7 +437,7 @@ impl Case {
             is_superseded: false,
             works_after_sweeps: 0,
             is_recovered: false,
-            told_broken: false,
+            reported_broken: false,
             end_is_hidden: false,
         }
     }

@@ -1,9 +1,9 @@
 //! People asked in vain: messages to a user who can do nothing, or who has nothing to do. Counted for relink and for the handler without it.
 //!
 //! A message is in vain for one of five reasons ([`Reason`]; the first that applies). For relink each of them is counted in one of two
-//! numbers: relink **could know**, or it could not. relink could know what its own clock and its own messages say; what it was told by
-//! the status page, or by five links with an outage error within ten minutes; and what two whole sweeps had the time to find. It could not
-//! know that a link works while the last thing that it was told is that the link is broken.
+//! numbers: relink **could know**, or it could not. relink could know what its own clock and its own messages say; what the status
+//! page reported, or five links with an outage error within ten minutes; and what two whole sweeps had the time to find. It could not know
+//! that a link works while the last report is that the link is broken.
 //!
 //! Everything here is counted from the ground truth and from relink's inputs, without relink's own state.
 
@@ -82,7 +82,7 @@ impl InVain {
     }
 }
 
-/// What relink was told about a bank.
+/// What has been reported to relink about a bank.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     /// The status page says that it is down.

@@ -88,7 +88,7 @@ pub(super) struct BankState {
     pub(super) is_down: bool,
     /// The bank refuses every password.
     pub(super) refuses_logins: bool,
-    /// What relink was told about it.
+    /// What has been reported to relink about it.
     pub(super) evidence: Evidence,
 }
 
