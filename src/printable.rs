@@ -62,7 +62,8 @@ pub fn exact_json_line(value: &Value) -> String {
     safe_json(&value.to_string())
 }
 
-fn safe_json(text: &str) -> String {
+/// A JSON text in which the characters that a terminal interprets are JSON's escapes.
+pub fn safe_json(text: &str) -> String {
     escaped(text, &['\n'], &|c| {
         let mut units = [0; 2];
         c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()

@@ -157,6 +157,7 @@ impl Service {
             policy: config.policy.clone(),
         };
         let (guard, clock) = (MissingGuard::default(), Clock::wall());
+        let http_clock = clock.clone();
         let targets = outbound::targets(config, &clock)?;
         let node = Node::new(client.clone(), options, store.clone())
             .with_clock(clock.clone())
@@ -224,6 +225,7 @@ impl Service {
             histories,
             events,
             store: Arc::new(store),
+            clock: http_clock,
             belvo,
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
             activity,

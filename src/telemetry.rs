@@ -22,7 +22,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::metric::{Kind, METRICS, Metric};
-use crate::printable::shortened;
+use crate::printable::{safe_json, shortened};
 
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,10 @@ pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
     // tracing would report a failed write on standard error, and panic if that fails too: it may be a closed terminal.
     let format = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     match config.format {
-        LogFormat::Json => registry.with(format.json().flatten_event(true).with_filter(filter)).try_init()?,
+        LogFormat::Json => {
+            let format = format.json().flatten_event(true).with_writer(|| SafeJson(io::stderr()));
+            registry.with(format.with_filter(filter)).try_init()?;
+        }
         LogFormat::Text => {
             // Depends on the terminal and on NO_COLOR, like all other output of relink.
             let colours = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
@@ -53,6 +56,25 @@ pub fn start_log(config: &LogConfig) -> Result<(), TelemetryError> {
         }
     }
     Ok(())
+}
+
+/// Escapes what JSON leaves and a terminal interprets, such as C1 control characters, in events of the JSON log. Each write is one event.
+pub struct SafeJson<W>(pub W);
+
+impl<W: io::Write> io::Write for SafeJson<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        if event.is_ascii() {
+            // The formatter has escaped the control characters.
+            self.0.write_all(event)?;
+        } else {
+            self.0.write_all(safe_json(&String::from_utf8_lossy(event)).as_bytes())?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// The longest value of a field in the text log, in characters.
@@ -134,7 +156,7 @@ mod tests {
 
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::PrintableFields;
+    use super::{PrintableFields, SafeJson};
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -168,6 +190,28 @@ mod tests {
             assert!(!text.contains("\u{1b}[2J") && text.contains("\\u{1b}[2J"), "{text:?}");
             assert!(colours || text.contains("count=7"), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_event_of_the_json_log_has_no_character_that_a_terminal_interprets() {
+        let forged = "é x\n\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{200b}";
+        let buffer = Buffer::default();
+        let shared = buffer.clone();
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        let subscriber = tracing_subscriber::registry().with(layer.with_writer(move || SafeJson(shared.clone())));
+        tracing::subscriber::with_default(subscriber, || tracing::info!(link.id = %forged, "{forged}"));
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(
+            line.contains('é') && line.chars().all(|c| !c.is_control() && !"\u{202e}\u{200b}".contains(c)),
+            "{line:?}"
+        );
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (event["message"].as_str(), event["link.id"].as_str()),
+            (Some(forged), Some(forged)),
+            "the event is exact"
+        );
     }
 
     #[test]

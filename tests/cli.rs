@@ -32,7 +32,7 @@ fn help_names_every_subcommand_and_shows_examples() {
 #[test]
 fn help_of_serve_documents_every_setting() {
     let text = stdout(&relink(&["serve", "--help"], &[]));
-    for setting in relink::config::SETTINGS {
+    for setting in relink::config::all_settings() {
         assert!(text.contains(setting.variable) && text.contains(setting.key), "{}", setting.key);
     }
     assert!(text.contains("A flag wins over the environment, the environment over the file"));

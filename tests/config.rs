@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relink::config::{Config, ConfigError, Loaded, LogFormat, SETTINGS, Sources};
+use relink::config::{Config, ConfigError, Loaded, LogFormat, Sources, all_settings};
 use relink::link::PolicySettings;
 use relink::nats::stream::StreamSettings;
 use secrecy::ExposeSecret;
@@ -154,7 +154,7 @@ fn environment_variables_hold_lists_with_commas_and_numbers_as_text() {
 
 #[test]
 fn every_setting_can_be_read_from_each_of_its_layers() {
-    for setting in SETTINGS.iter().filter(|setting| setting.default.is_some()) {
+    for setting in all_settings().filter(|setting| setting.default.is_some()) {
         let default = setting.default.unwrap();
         assert!(given().env(setting.variable, default).load().is_ok(), "{}", setting.variable);
         if let Some(flag) = setting.flag {
@@ -162,7 +162,7 @@ fn every_setting_can_be_read_from_each_of_its_layers() {
         }
     }
     let help = relink::config::help();
-    assert!(SETTINGS.iter().all(|setting| help.contains(setting.variable) && help.contains(setting.key)));
+    assert!(all_settings().all(|setting| help.contains(setting.variable) && help.contains(setting.key)));
 }
 
 #[test]

@@ -160,7 +160,11 @@ fn dev_breaks_and_repairs_links_and_keeps_them() {
     let temporary = tempfile::tempdir().expect("a directory");
     let directory = temporary.path().join("it's here");
     let directory = directory.to_str().expect("UTF-8");
-    let flags = ["dev", "--data-dir", directory, "--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"];
+    let file = temporary.path().join("relink.toml");
+    std::fs::write(&file, "[http]\nwebhook_secrets = [\"Bearer mine\", \"Bearer old\"]\n").expect("a file");
+    let file = file.to_str().expect("UTF-8");
+    let addresses = ["--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"];
+    let flags = [&["dev", "--data-dir", directory, "--config", file][..], &addresses].concat();
     let start = || {
         let mut dev = Program::start(&flags);
         let nats = dev.line(&["export NATS_URL="]);
@@ -180,6 +184,14 @@ fn dev_breaks_and_repairs_links_and_keeps_them() {
     for output in in_shells(&format!("{source} && '{relink}' why {link} && printenv NATS_URL")) {
         assert!(output.contains("relink prompted the user: give the current credentials in the widget"), "{output}");
         assert!(nats.contains(output.lines().last().expect("an address")), "{output}");
+    }
+    // Another program of relink gets the settings of this one.
+    for output in in_shells(&format!("{source} && '{relink}' check-config && printenv RELINK_WEBHOOK_SECRETS")) {
+        let value = |key: &str| output.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+        assert!(value("reminder_pause = ").contains("1s"), "{output}");
+        assert!(value("data_dir = ").contains("it's here/relink"), "{output}");
+        assert!(value("url = \"http://127.0.0.1:").contains("RELINK_BELVO_URL"), "{output}");
+        assert!(output.ends_with("Bearer mine\n"), "the sandbox sends the first value of the file: {output}");
     }
     dev.type_line("r");
     dev.line(&["link.notice.recovered.", link, "maria: invalid -> valid"]);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use relink::config::SETTINGS;
+use relink::config::all_settings;
 use relink::drawing::{BEGIN, END, between_marks, fenced};
 
 /// The documents in the root of the repository; [`documents`] adds those of `docs/`, `docs/how-to/` and `deploy/`.
@@ -79,8 +79,7 @@ fn the_architecture_contains_the_current_drawing() {
 fn the_settings_document_contains_the_table() {
     let text = read("docs/settings.md");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `RELINK_")).collect();
-    let expected: Vec<_> = SETTINGS
-        .iter()
+    let expected: Vec<_> = all_settings()
         .map(|setting| {
             let default = setting.default.map(|default| format!("`{default}`")).unwrap_or_default();
             format!("| `{}` | `{}` | {default} | {} |", setting.variable, setting.key, setting.about)

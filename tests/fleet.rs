@@ -3,11 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic names the line of the test")]
 
-use relink::rehearsal::fleet::{FleetOptions, Report, simulate};
+use relink::rehearsal::fleet::{FleetOptions, InjectedBug, Report, simulate};
 
 async fn fleet(links: usize, days: u32, seed: u64) -> Report {
     // Quiet hours in every second run.
-    let options = FleetOptions { links, days, seed, quiet_hours: seed.is_multiple_of(2), link_log: None };
+    let options = FleetOptions { links, days, seed, quiet_hours: seed.is_multiple_of(2), ..FleetOptions::default() };
     simulate(options, |_day| {}).await.unwrap()
 }
 
@@ -23,6 +23,13 @@ fn assert_good(report: &Report) {
         report.without_relink.asked_in_vain.values().any(|asked| asked.other > 10),
         "seed {seed}: the run is too easy"
     );
+    // Mail scanners opened the links, and nothing followed; people and scanners saw the page that was right.
+    let scans = &report.scans;
+    assert!(scans.links > 10 && scans.looks > scans.links, "seed {seed}: {scans:?}");
+    assert_eq!((scans.tokens_minted, scans.effects, scans.wrong_pages), (0, 0, 0), "seed {seed}: {scans:?}");
+    for view in ["needs_you", "checking", "head"] {
+        assert!(scans.pages.contains_key(view), "seed {seed}: nobody saw {view}: {scans:?}");
+    }
     let (sweep_ms, night_ms) = (3_600_000, if report.quiet_hours { 11 * 3_600_000 } else { 0 });
     assert!(report.time_to_detect.max < 3 * sweep_ms + night_ms, "seed {seed}: {:?}", report.time_to_detect);
 }
@@ -32,6 +39,19 @@ async fn no_outage_is_lost_and_none_is_prompted_twice() {
     for run in [1, 7, 8].map(|seed| tokio::spawn(fleet(300, 10, seed))) {
         assert_good(&run.await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_page_that_mints_a_token_when_it_is_opened_is_found() {
+    let bug = Some(InjectedBug::PageMintsWhenOpened);
+    let options = FleetOptions { links: 100, days: 4, seed: 5, bug, ..FleetOptions::default() };
+    let report = simulate(options, |_day| {}).await.unwrap();
+    assert!(!report.is_good() && report.scans.tokens_minted > 0, "{:?}", report.scans);
+    assert!(
+        report.failures.iter().any(|failure| failure.contains("scanned: a mail scanner")),
+        "{:#?}",
+        report.failures
+    );
 }
 
 #[tokio::test]

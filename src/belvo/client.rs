@@ -33,7 +33,7 @@ mod list;
 mod wire;
 
 use list::{CONSENT_FIELDS, CONSENTS, keep};
-pub use list::{IDS_MAX, LinkFilter, ListPage, ListPages};
+pub use list::{IDS_MAX, LinkFilter, ListPage, ListPages, USER_KEYS_BYTES_MAX, USER_KEYS_MAX, UserKey};
 pub use wire::{Question, Reply, Wire};
 
 /// How long a widget token is valid: "10 minutes" according to the guide. The token itself may contain a later time.

@@ -40,7 +40,7 @@ mod unrelated;
 pub use budget::{Budget, Urgency, Usage};
 pub use client::{
     BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, Question, RefreshAnswer, Reply,
-    SecretId, SecretPassword, Timeouts, WidgetToken, Wire, http_client,
+    SecretId, SecretPassword, Timeouts, USER_KEYS_BYTES_MAX, USER_KEYS_MAX, UserKey, WidgetToken, Wire, http_client,
 };
 pub use exchange::{Concern, Exchange, ExchangeReport, is_path_of_api};
 pub use meaning::Meaning;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::catalogue::SETTINGS;
+use super::catalogue::all_settings;
 use super::setting::Setting;
 
 /// A variable for tests and no setting: `clock.rs`, which this module may not import, reads it.
@@ -93,7 +93,7 @@ impl Layers {
     /// Collects the layers; a later one overrides an earlier one.
     pub(super) fn collect(sources: &Sources) -> Self {
         let mut layers = Self::default();
-        for setting in SETTINGS {
+        for setting in all_settings() {
             if let Some(default) = setting.default {
                 layers.put(setting, Raw::Text(default.to_owned()), Origin::Default);
             }
@@ -103,7 +103,7 @@ impl Layers {
         }
         layers.add_environment(&sources.environment);
         for (flag, value) in &sources.flags {
-            match SETTINGS.iter().find(|setting| setting.flag == Some(*flag)) {
+            match all_settings().find(|setting| setting.flag == Some(*flag)) {
                 Some(setting) => layers.put(setting, Raw::Text(value.clone()), Origin::Flag(flag)),
                 None => layers.problems.push(format!("flag {flag}: unknown flag")),
             }
@@ -143,13 +143,13 @@ impl Layers {
     fn add_table(&mut self, path: &Path, prefix: &str, table: Table) {
         for (name, value) in table {
             let key = format!("{prefix}{name}");
-            if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+            if let Some(setting) = all_settings().find(|setting| setting.key == key) {
                 self.put(setting, Raw::Toml(value), Origin::File(path.to_owned()));
                 continue;
             }
             let inside = format!("{key}.");
             match value {
-                Value::Table(table) if SETTINGS.iter().any(|setting| setting.key.starts_with(&inside)) => {
+                Value::Table(table) if all_settings().any(|setting| setting.key.starts_with(&inside)) => {
                     self.add_table(path, &inside, table);
                 }
                 _ => {
@@ -172,8 +172,8 @@ impl Layers {
                 }
                 continue;
             }
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) else {
-                let guess = guess(name, SETTINGS.iter().map(|setting| setting.variable));
+            let Some(setting) = all_settings().find(|setting| setting.variable == name) else {
+                let guess = guess(name, all_settings().map(|setting| setting.variable));
                 let problem = format!("environment {}: unknown variable{guess}", name.escape_debug());
                 self.problems.push(problem);
                 continue;
@@ -203,9 +203,9 @@ fn is_kubernetes(name: &str) -> bool {
 /// A guess for an unknown key: the same name in another table, or the nearest spelling.
 fn guess_key(key: &str) -> String {
     let last = key.rsplit('.').next().unwrap_or(key);
-    match SETTINGS.iter().find(|setting| setting.key.rsplit('.').next() == Some(last)) {
+    match all_settings().find(|setting| setting.key.rsplit('.').next() == Some(last)) {
         Some(setting) => format!("; did you mean `{}`?", setting.key),
-        None => guess(key, SETTINGS.iter().map(|setting| setting.key)),
+        None => guess(key, all_settings().map(|setting| setting.key)),
     }
 }
 

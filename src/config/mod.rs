@@ -4,7 +4,7 @@
 //! value is checked and converted to its type here. Unknown names are refused, in the file and among `RELINK_*`.
 //! Empty variables, and those that Kubernetes sets for a service named `relink`, count as not set.
 //!
-//! - `catalogue`: the table of all settings
+//! - `catalogue`, `policy_catalogue`: the table of all settings
 //! - `layers`: collects the values and their origins; the only file that reads the environment
 //! - `reader`: parses single values; `nats`, `policy`, `repair`, `outbound`: the settings of NATS, of the machine, of the repair page
 //!   and of messages over HTTP; `show`: the report of `check-config`
@@ -18,6 +18,7 @@ mod layers;
 mod nats;
 mod outbound;
 mod policy;
+mod policy_catalogue;
 mod reader;
 mod repair;
 mod setting;
@@ -32,7 +33,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use address::{has_api_path, is_http};
 pub use api_token::ApiToken;
-pub use catalogue::SETTINGS;
+pub use catalogue::all_settings;
 pub use help::help;
 use layers::Layers;
 pub use layers::{Origin, Sources};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::catalogue::SETTINGS;
+use super::catalogue::all_settings;
 use super::layers::{Layers, Sources};
 use super::reader::Reader;
 use super::{Config, ConfigError};
@@ -46,7 +46,7 @@ pub(super) fn read(reader: &mut Reader, can_verify: bool) -> Option<Policy> {
         Err(_) if had_problems => None,
         Err(bad) => {
             let key =
-                SETTINGS.iter().map(|setting| setting.key).find(|key| key.strip_prefix("policy.") == Some(bad.setting));
+                all_settings().map(|setting| setting.key).find(|key| key.strip_prefix("policy.") == Some(bad.setting));
             reader.reject(key.unwrap_or("policy"), bad.problem);
             None
         }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use super::catalogue::SETTINGS;
+use super::catalogue::all_settings;
 use super::layers::{Found, Layers, Raw};
 use super::reader::{SET, list, text};
 use super::setting::{Kind, Setting};
@@ -18,7 +18,7 @@ const NOT_SET: &str = "[not set]";
 pub(super) fn report(layers: &Layers) -> String {
     let mut report = String::new();
     let mut table = "";
-    for setting in SETTINGS {
+    for setting in all_settings() {
         let (inside, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
         if inside != table {
             let gap = if table.is_empty() { "" } else { "\n" };

@@ -164,7 +164,9 @@ pub struct IncidentSummary {
 /// What relink has done in the last hours.
 #[derive(Serialize, JsonSchema)]
 pub struct ActivitySummary {
-    /// The first period of the answer: the start of relink, or the number of hours that was asked for. `null` if nothing has happened.
+    /// When the first period of the answer began, that is, the first period in which something happened within the hours that were asked for
+    /// and since the start of relink. A whole multiple of `period_secs`, so up to one period before the first event. `null` if nothing has
+    /// happened.
     pub since: Option<At>,
     /// The length of a period, in seconds.
     pub period_secs: u64,

@@ -85,7 +85,7 @@ use self::log_sample::LogSample;
 use self::problem::{Kind, Problem};
 use crate::activity::ActivityLog;
 use crate::belvo::{self, Meaning, Undecodable};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::contract::{InputKind, Receipt, TOKEN_HEADER};
 use crate::journal::{Acknowledge, Entry, Journal, Stored};
@@ -117,6 +117,8 @@ pub struct Parts {
     pub events: Events,
     /// The record of each link.
     pub store: Arc<dyn Store>,
+    /// The clock of the jobs and sweeps. It decides when a repair link has expired, and dates what the repair page reads from Belvo.
+    pub clock: Clock,
     /// The client of Belvo's API; `None` without keys.
     pub belvo: Option<belvo::Client>,
     /// How many transitions only a sweep has found since the start, by institution; `None` without a reconciler.
@@ -139,6 +141,7 @@ pub struct Server {
     /// The turns of those who watch events.
     event_slots: Arc<Semaphore>,
     store: Arc<dyn Store>,
+    clock: Clock,
     belvo: Option<belvo::Client>,
     drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
     activity: ActivityLog,
@@ -177,6 +180,7 @@ impl Server {
             histories,
             events,
             store,
+            clock,
             belvo,
             drift,
             activity,
@@ -205,7 +209,8 @@ impl Server {
             acknowledge: config.journal.acknowledge,
             widget_url: config.belvo.widget_url.clone(),
             portal_url: config.belvo.portal_url.clone(),
-            pages: pages::Pages::of(config),
+            pages: pages::Pages::of(config, &clock),
+            clock,
             has_console: config.http.console,
             observe: config.service.observe,
             metrics: telemetry::metrics(),

@@ -36,7 +36,7 @@ use self::bank_names::{Bank, BankNames};
 use self::rate::Rate;
 use super::problem::{LoggedProblem, Problem};
 use super::{Server, SharedServer};
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::{Config, WidgetPlace};
 use crate::contract::IncidentChange;
 use crate::link::{Link, LinkId, Policy, Prompt};
@@ -70,9 +70,11 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    pub(super) fn of(config: &Config) -> Option<Self> {
+    /// `None` if they are switched off.
+    pub(super) fn of(config: &Config, clock: &Clock) -> Option<Self> {
         let repair = config.repair.as_ref()?;
         let logo_url = format!("{}{PATH}/logo", repair.links.base_url());
+        let rate = |max, window| Rate::new(max, window, clock.clone());
         let look = Look::new(repair.brand.clone(), logo_url, &[&config.belvo.widget_url, &config.belvo.portal_url]);
         Some(Self {
             links: repair.links.clone(),
@@ -80,11 +82,11 @@ impl Pages {
             widget: repair.widget,
             script_url: repair.script_url.clone(),
             policy: config.policy.clone(),
-            banks: BankNames::default(),
-            mints: Rate::new(ATTEMPTS_MAX, ATTEMPTS_WINDOW),
-            callbacks: Rate::new(ATTEMPTS_MAX, ATTEMPTS_WINDOW),
-            checks: Rate::new(1, CHECK_EVERY),
-            waits: Rate::new(1, CHECK_EVERY),
+            banks: BankNames::new(clock.clone()),
+            mints: rate(ATTEMPTS_MAX, ATTEMPTS_WINDOW),
+            callbacks: rate(ATTEMPTS_MAX, ATTEMPTS_WINDOW),
+            checks: rate(1, CHECK_EVERY),
+            waits: rate(1, CHECK_EVERY),
         })
     }
 }
@@ -251,7 +253,7 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
         Ok((link, has_incident))
     });
     let (link, has_incident) = read.await?;
-    let view = View::of(&claims, link.as_ref(), clock::now());
+    let view = View::of(&claims, link.as_ref(), server.clock.now());
     let episode = link.as_ref().and_then(|link| link.state.episode());
     let is_down = has_incident || episode.is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }));
     let announced = link.as_ref().and_then(|link| link.institution_outage);

@@ -211,7 +211,11 @@ pub fn open(directory: &Path, options: Options, target: Arc<dyn Target>) -> io::
     open_on(FileDisk::new(directory)?, options, target)
 }
 
-fn open_on<D: Disk>(disk: D, options: Options, target: Arc<dyn Target>) -> io::Result<(Journal, Forwarder<D>)> {
+/// As [`open`], on another disk.
+///
+/// # Errors
+/// The disk fails, or the thread cannot be started.
+pub fn open_on<D: Disk>(disk: D, options: Options, target: Arc<dyn Target>) -> io::Result<(Journal, Forwarder<D>)> {
     let (shared, writer, _cut_bytes) = open_log(disk, fastrand::u32(..), SEGMENT_BYTES)?;
     let (queue, appends) = mpsc::channel(QUEUE_RECORDS_MAX);
     let (synced, forwarder_synced) = watch::channel(());

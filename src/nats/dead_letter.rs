@@ -12,21 +12,19 @@
 //! Several letters are stored as one atomic batch, because each disk sync takes time. If the server refuses the batch, they are published
 //! one by one.
 //!
-//! This file must never lose a message because of its size (it shortens the letter and notes that in a header). Only `removal.rs` deletes a
+//! `headers` has the format of a letter. This file must never lose a message because of its size (it shortens the letter and notes that in a header). Only `removal.rs` deletes a
 //! letter, on the command of an operator. Next: `stream.rs` declares the stream; `partition.rs` and `http/ingest.rs` write here, the command line lists and replays.
 
 use std::future::IntoFuture;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::header::{HeaderValue, NATS_MESSAGE_ID};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
-use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::contract::{DeadReason, JOURNAL_HEADER, without_secrets};
@@ -37,18 +35,10 @@ use crate::nats::limit::{READ_TIMEOUT, connected};
 use crate::nats::stream::StreamIdentity;
 use crate::nats::subject::Subjects;
 
+mod headers;
 mod removal;
 
-const REASON: &str = "Relink-Dead-Reason";
-const DETAIL: &str = "Relink-Dead-Detail";
-const SUBJECT: &str = "Relink-Dead-Subject";
-const STREAM: &str = "Relink-Dead-Stream";
-const SEQUENCE: &str = "Relink-Dead-Sequence";
-const TRUNCATED: &str = "Relink-Dead-Truncated";
-const HEADERS_DROPPED: &str = "Relink-Dead-Headers-Dropped";
-const RELINK_PREFIX: &str = "Relink-Dead-";
-const ORIGINAL_PREFIX: &str = "Relink-Original-";
-const SERVER_PREFIX: &str = "Nats-";
+use self::headers::{SERVER_PREFIX, TRUNCATED, has_prefix, keep_original, own_headers, read_letter};
 
 /// The time limit of each publish. It includes the wait for a place in the client's queue, which may be full while NATS is gone.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,11 +50,6 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many letters that are published one by one are in flight together.
 const IN_FLIGHT_MAX: usize = 32;
 
-/// The longest detail, in characters, because it is stored as a header.
-const DETAIL_LENGTH_MAX: usize = 512;
-/// The largest size of the original headers of a letter, in bytes. JetStream stores at most 64 KiB of headers with a message (error 10097),
-/// so the original headers of an input may leave no place for the letter's own ones.
-const ORIGINAL_HEADERS_BYTES_MAX: usize = 56 * 1024;
 /// The largest size of a letter's own headers, in bytes, without the original ones.
 const OWN_HEADERS_BYTES: usize = 4 * 1024;
 
@@ -372,109 +357,6 @@ fn batch_length(letters: &[DeadLetter]) -> usize {
         bytes <= BATCH_BYTES_MAX
     });
     fits.count().max(1)
-}
-
-fn own_headers(letter: &DeadLetter) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(REASON, letter.reason.as_str());
-    headers.insert(DETAIL, header_value(&letter.detail));
-    headers.insert(SUBJECT, header_value(&letter.subject));
-    if let Some(input) = &letter.input {
-        headers.insert(STREAM, header_value(&input.stream.to_string()));
-        headers.insert(SEQUENCE, input.sequence.to_string());
-    }
-    let id = match &letter.input {
-        // The engine may have stored a letter for the same input.
-        Some(input) if letter.reason.is_outbound() => {
-            format!("{}:{}", letter.reason.as_str(), input.dead_letter_id())
-        }
-        Some(input) => input.dead_letter_id(),
-        None => {
-            let words = [letter.subject.as_str(), letter.reason.as_str(), letter.detail.as_str()];
-            let mut parts: Vec<&[u8]> = words.map(str::as_bytes).to_vec();
-            let mut kept: Vec<(&str, &str)> = Vec::new();
-            for (name, values) in letter.headers.iter() {
-                kept.extend(values.iter().map(|value| (name.as_ref(), value.as_str())));
-            }
-            kept.sort_unstable();
-            parts.extend(kept.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]));
-            parts.push(&letter.payload);
-            let mut hash = Sha256::new();
-            for part in parts {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part);
-            }
-            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-        }
-    };
-    headers.insert(NATS_MESSAGE_ID, header_value(&id));
-    headers
-}
-
-/// Adds the original headers. Headers on which the server would act are renamed. Headers beyond [`ORIGINAL_HEADERS_BYTES_MAX`] are counted
-/// and left out.
-fn keep_original(original: &HeaderMap, headers: &mut HeaderMap) {
-    let (mut bytes, mut dropped) = (0, 0_usize);
-    for (name, values) in original.iter() {
-        let name: &str = name.as_ref();
-        let kept = if has_prefix(name, SERVER_PREFIX)
-            || has_prefix(name, RELINK_PREFIX)
-            || has_prefix(name, ORIGINAL_PREFIX)
-        {
-            format!("{ORIGINAL_PREFIX}{name}")
-        } else {
-            name.to_owned()
-        };
-        for value in values {
-            let size = kept.len() + value.as_str().len() + ": \r\n".len();
-            if bytes + size > ORIGINAL_HEADERS_BYTES_MAX {
-                dropped += 1;
-            } else {
-                bytes += size;
-                headers.append(kept.as_str(), value.clone());
-            }
-        }
-    }
-    if dropped > 0 {
-        headers.insert(HEADERS_DROPPED, dropped.to_string());
-    }
-}
-
-fn read_letter(message: StreamMessage) -> StoredLetter {
-    let ours = |name: &str| message.headers.get(name).map(|value| value.as_str().to_owned());
-    let number = |name: &str| ours(name).and_then(|value| value.parse().ok());
-    let mut headers = HeaderMap::new();
-    for (name, values) in message.headers.iter() {
-        let name: &str = name.as_ref();
-        // A header that is neither relink's nor the server's is an original one, with its own name or a renamed one.
-        if let Some(original) = name.strip_prefix(ORIGINAL_PREFIX) {
-            values.iter().for_each(|value| headers.append(original, value.clone()));
-        } else if !has_prefix(name, RELINK_PREFIX) && !has_prefix(name, SERVER_PREFIX) {
-            values.iter().for_each(|value| headers.append(name, value.clone()));
-        }
-    }
-    StoredLetter {
-        sequence: message.sequence,
-        at_ns: message.time.unix_timestamp_nanos(),
-        subject: ours(SUBJECT).unwrap_or_default(),
-        truncated_from: number(TRUNCATED),
-        reason: ours(REASON).unwrap_or_default(),
-        detail: ours(DETAIL).unwrap_or_default(),
-        input_stream: ours(STREAM),
-        input_sequence: number(SEQUENCE),
-        headers,
-        payload: message.payload,
-    }
-}
-
-fn has_prefix(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-}
-
-/// Makes a text fit for a header: one line, and not too long.
-fn header_value(text: &str) -> HeaderValue {
-    let line: String = text.chars().take(DETAIL_LENGTH_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    HeaderValue::from(line)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //!   survey        all links, once a day: finds links that relink does not know            ─┐
 //!   broken        Belvo's lists of broken links, hourly: finds lost outages               ─┼─▶ belvo.observation.<link>
 //!   known_broken  links that relink knows as broken, hourly: finds lost repairs           ─┤   (and a mute for broken
+//!   same_users    links of users who get a message soon, hourly: finds newer links        ─┤
 //!   rotate        fifty of all links at a time, all links once a day                      ─┤   links that are adopted)
 //!   consents      all consents, once a day: finds due dates and ended consents            ─┘
 //! ```
@@ -17,7 +18,7 @@
 //! - [`Reconciler`]: the steps; a caller awaits each by itself. `pace` runs them at the times of a [`Schedule`]
 //! - `by_id`: reads links by their ids
 //! - `compare`: the change that a read would cause; `vanished`: links that Belvo does not know
-//! - `adoption`: links that were broken before relink was installed
+//! - `adoption`: links that were broken before relink was installed; `same_users`: newer links of a user
 //! - `deferred`: elements that could not be read
 //!
 //! The metrics are in [`crate::metric`], from `relink_drift_total` on.
@@ -28,6 +29,7 @@ mod compare;
 mod consents;
 mod deferred;
 mod pace;
+mod same_users;
 mod vanished;
 
 use std::collections::BTreeMap;

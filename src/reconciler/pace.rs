@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Reconciler, SweepError, SweepSettings};
+use super::{Reconciler, SweepError, SweepSettings, Swept};
 use crate::belvo::IDS_MAX;
 
 /// The pause between the start of the partitions and the first sweep.
@@ -191,13 +191,15 @@ impl Reconciler {
         }
         // This step reads links by id, which may work while lists fail.
         let known_broken = self.sweep_known_broken().await;
-        let (listed, known_broken) = (listed?, known_broken?);
-        let drifted_count = listed.drifted_count + known_broken.drifted_count;
+        // A survey has listed the links of all users.
+        let same_users = if is_survey { Ok(Swept::default()) } else { self.sweep_same_users_if_possible().await };
+        let (listed, known_broken, same_users) = (listed?, known_broken?, same_users?);
+        let drifted_count = listed.drifted_count + known_broken.drifted_count + same_users.drifted_count;
         tracing::info!(
-            links.read_count = listed.read_count + known_broken.read_count,
+            links.read_count = listed.read_count + known_broken.read_count + same_users.read_count,
             links.drifted_count = drifted_count,
-            links.adopted_count = listed.adopted_count,
-            links.skipped_count = listed.skipped_count + known_broken.skipped_count,
+            links.adopted_count = listed.adopted_count + same_users.adopted_count,
+            links.skipped_count = listed.skipped_count + known_broken.skipped_count + same_users.skipped_count,
             "a sweep has ended"
         );
         Ok(())

@@ -290,6 +290,7 @@ impl Filler<'_> {
                 View::NeedsYou(Need::Consent) => &texts.needs_consent,
                 View::NeedsYou(Need::Nothing) => &texts.needs_nothing,
                 View::InProgress => &texts.in_progress,
+                View::Superseded => &texts.superseded,
                 View::Checking => &texts.checking,
                 View::Healed if self.page.is_return => &texts.all_set,
                 View::Healed => &texts.already_healed,
@@ -327,6 +328,10 @@ impl Filler<'_> {
                 Shown::View(View::NeedsYou(_)) => {
                     (self.button(texts.start, note.is_some(), ""))
                     p class="small" { (self.fill(texts.privacy)) }
+                },
+                Shown::View(View::Superseded) => {
+                    @if let Some(back) = back { (back) }
+                    (self.button(texts.start, true, query))
                 },
                 Shown::View(View::InProgress) => (self.button(texts.start_again, true, query)),
                 Shown::View(View::Checking | View::Unknown) => {},

@@ -17,6 +17,8 @@ pub(super) struct Texts {
     pub(super) credentials: &'static str,
     pub(super) token: &'static str,
     pub(super) in_progress: Message,
+    /// The user has connected the bank anew.
+    pub(super) superseded: Message,
     pub(super) checking: Message,
     pub(super) all_set: Message,
     pub(super) already_healed: Message,
@@ -101,6 +103,10 @@ const EN: Texts = Texts {
         "You are reconnecting {bank}",
         "Finish on the page that you have opened. This page shows by itself when it is done.",
     ),
+    superseded: message(
+        "You have connected {bank} again",
+        "The new connection works, so there is nothing to do. If you need the earlier one too, you can still reconnect it.",
+    ),
     checking: message(
         "We are checking the connection",
         "This takes a few seconds, sometimes some minutes. You may close this page.",
@@ -170,6 +176,10 @@ const ES: Texts = Texts {
         "Estás conectando {bank}",
         "Termina en la página que abriste. Esta página se actualiza sola cuando esté listo.",
     ),
+    superseded: message(
+        "Ya conectaste {bank} de nuevo",
+        "La nueva conexión funciona, así que no tienes que hacer nada. Si también necesitas la anterior, todavía puedes conectarla.",
+    ),
     checking: message(
         "Estamos revisando la conexión",
         "Tarda unos segundos, a veces algunos minutos. Puedes cerrar esta página.",
@@ -238,6 +248,10 @@ const PT: Texts = Texts {
     in_progress: message(
         "Você está conectando {bank}",
         "Termine na página que você abriu. Esta página se atualiza sozinha quando estiver pronto.",
+    ),
+    superseded: message(
+        "Você já conectou {bank} de novo",
+        "A nova conexão funciona, então você não precisa fazer nada. Se também precisar da anterior, ainda pode conectá-la.",
     ),
     checking: message(
         "Estamos verificando a conexão",

@@ -13,6 +13,8 @@ pub enum View {
     NeedsYou(Need),
     /// Somebody holds a widget token for the link: the user, perhaps on another device.
     InProgress,
+    /// The user has connected the bank anew, so nothing has to be done for this link.
+    Superseded,
     /// Belvo is being asked whether the link works.
     Checking,
     /// The episode is over and the link works.
@@ -62,6 +64,7 @@ impl View {
             // Without a button: it would create tokens, and so prolong the attempt, for ever.
             _broken if now >= claims.expires_at => Self::Expired,
             State::Updating { phase: UpdatePhase::WithUser { .. }, .. } => Self::InProgress,
+            _broken if episode.superseded_by.is_some() => Self::Superseded,
             // Nothing was claimed, so nothing stops the user from trying again at once.
             _broken => Self::NeedsYou(Need::of(link, episode.cause)),
         }
@@ -76,7 +79,8 @@ impl View {
     pub const fn may_start(self) -> bool {
         match self {
             Self::NeedsYou(need) => !matches!(need, Need::Nothing),
-            Self::InProgress => true,
+            // Perhaps the two connections are of different logins, and the user needs both.
+            Self::InProgress | Self::Superseded => true,
             Self::Checking | Self::Healed | Self::Replaced | Self::Removed | Self::Expired | Self::Unknown => false,
         }
     }
@@ -142,6 +146,16 @@ mod tests {
         assert_eq!(view(verifying(AttemptEnd::Claimed), LATER), View::Checking);
         assert_eq!(view(State::broken(episode(2, Cause::Token)), LATER), View::Expired);
         assert_eq!(view(State::Valid { suspicion: None }, LATER), View::Healed);
+    }
+
+    #[test]
+    fn a_superseded_link_can_still_be_repaired_until_its_address_expires() {
+        let superseded = Episode { superseded_by: Some("new".parse().unwrap()), ..episode(2, Cause::Credentials) };
+        assert_eq!(view(State::broken(superseded.clone()), NOW), View::Superseded);
+        assert!(View::Superseded.may_start());
+        assert_eq!(view(State::broken(superseded.clone()), LATER), View::Expired);
+        let phase = UpdatePhase::WithUser { started_at: NOW, until: LATER };
+        assert_eq!(view(State::Updating { episode: superseded, phase }, NOW), View::InProgress);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::nats::server_binary::ServerSource;
 /// A difference between two clocks above this is a warning: observations of Belvo are dated by the host.
 const CLOCK_WARNING: Duration = Duration::from_secs(2);
 
-/// A difference above this is a problem: deadlines and repair links are wrong by that much.
+/// A difference above this is a problem: what is dated before NATS has answered is wrong by that much.
 const CLOCK_PROBLEM: Duration = Duration::from_secs(60);
 
 /// The longest time for an answer over HTTP.

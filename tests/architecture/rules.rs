@@ -93,6 +93,8 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     (
         "rehearsal",
         &[
+            "http",
+            "journal",
             "os",
             "direct",
             "printable",
@@ -167,11 +169,12 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "outbound/attempts.rs",
             "outbound/target.rs",
             "outbound/worker.rs",
+            "rehearsal/fleet/http_server.rs",
             "rehearsal/local/",
             "rehearsal/scenario/subscriber.rs",
         ],
     ),
-    ("axum", &["http/"]),
+    ("axum", &["http/", "rehearsal/fleet/http_server.rs"]),
     ("jiff", &["link/quiet_hours.rs"]),
     ("hyper", &["http/connection.rs", "http/proxy/tap.rs"]),
     ("hyper_util", &["http/connection.rs"]),
@@ -183,7 +186,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
         &[
             "direct.rs",
             "belvo/client",
-            "rehearsal/fleet/customer.rs",
+            "rehearsal/fleet/",
             "rehearsal/demo/",
             "rehearsal/scenario/",
             "cli/",

@@ -138,6 +138,7 @@ impl Bench {
             events: Events::new(context.clone(), subjects.clone()),
             histories: Histories::new(context, subjects),
             store: Arc::new(asked),
+            clock: Clock::wall(),
             belvo,
             drift: Some(drift.subscribe()),
             activity: activity.clone(),

@@ -284,6 +284,29 @@ async fn an_address_is_useless_when_its_episode_or_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_superseded_link_needs_nothing_and_can_still_be_repaired() {
+    let scene = Scene::new().await;
+    let superseded_by = Some("11111111-1111-4111-8111-111111111111".parse().unwrap());
+    let superseded = Episode { superseded_by, ..episode(2, Cause::Credentials) };
+    scene.bench.put(&scene.link.to_string(), "erebor_mx_retail", State::Invalid { episode: superseded });
+    let token = scene.open();
+    for (locale, title) in [
+        ("en", "You have connected Erebor again"),
+        ("es", "Ya conectaste Erebor de nuevo"),
+        ("pt", "Você já conectou Erebor de novo"),
+    ] {
+        let page = scene.get(&format!("{token}?locale={locale}")).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+        assert!(page.text.contains(&format!("<h1>{title}</h1>")), "{}", page.text);
+    }
+    assert_eq!(scene.get(&format!("{token}/state")).await.body, json!({"view": "superseded"}));
+    assert!(scene.inputs().await.is_empty());
+    // The two connections may be of different logins.
+    assert_eq!(scene.post(&token, "").await.status, 303);
+    assert_eq!(scene.inputs().await, [json!({"event": "started", "expires_in_seconds": 600})]);
+}
+
+#[tokio::test]
 async fn the_button_mints_a_token_and_the_widget_comes_back_to_relink() {
     let scene = Scene::new().await;
     let token = scene.open();

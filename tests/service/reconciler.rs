@@ -228,6 +228,46 @@ async fn sweeps_find_lost_webhooks_and_repairs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_newer_link_is_found_before_its_user_is_reminded_of_the_old_one() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    // The reminder is due before the next sweep, or long after it.
+    for (reminder, adopted_count) in [(45 * MINUTE, 1), (24 * 60 * MINUTE, 0)] {
+        let bench = Bench::start_with(|config| {
+            let settings = PolicySettings {
+                can_verify: true,
+                reminders: vec![reminder],
+                reminder_pause: MINUTE,
+                ..PolicySettings::default()
+            };
+            config.policy = Policy::new(settings).unwrap();
+        })
+        .await;
+        let links = bench.known_links(2).await;
+        bench.control.set_status(links[0], LinkStatus::Invalid).unwrap();
+        bench.reconciler().sweep_broken().await.unwrap();
+        bench.wait_for("invalid", 1).await;
+        let newer = bench.control.add_link_of_same_user(links[0]).unwrap();
+
+        let swept = bench.reconciler().sweep_same_users().await.unwrap();
+        // The old link, and the newer one of the same user.
+        assert_eq!((swept.read_count, swept.adopted_count), (2 * adopted_count, adopted_count), "{reminder:?}");
+        if adopted_count > 0 {
+            let is_superseded = |published: &Published| {
+                published.records[&links[0].to_string()]["episode"]["superseded_by"] == newer.to_string()
+            };
+            let published = bench.wait("the old link is superseded", is_superseded).await;
+            assert_eq!((published.notices("superseded"), published.notices("reminder")), (1, 0));
+            assert_eq!(
+                bench.reconciler().sweep_same_users().await.unwrap(),
+                Swept::default(),
+                "nobody is asked any more"
+            );
+        }
+        bench.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_step_publishes_what_relink_knows() {
     let bench = Bench::start().await;
     let links = bench.known_links(1_203).await;

@@ -186,6 +186,11 @@ impl Control {
         })
     }
 
+    /// How many widget tokens were minted since the start, for all links.
+    pub fn tokens_minted_count(&self) -> u64 {
+        self.shared.world().minted_count
+    }
+
     /// Renews the consent, as the user does in Belvo's portal.
     pub fn renew_consent(&self, link: Uuid) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.renew_consent(now, link))

@@ -106,6 +106,8 @@ pub(crate) struct World {
     pub(crate) tokens: HashMap<String, Token>,
     /// The creation time of each token, the oldest first.
     pub(crate) minted: VecDeque<(i64, String)>,
+    /// How many tokens were minted since the start.
+    pub(crate) minted_count: u64,
     /// The consents, by link.
     pub(crate) consents: BTreeMap<Uuid, Consent>,
     pub(crate) schedule: Schedule,
@@ -128,6 +130,7 @@ impl World {
             sessions: HashMap::new(),
             tokens: HashMap::new(),
             minted: VecDeque::new(),
+            minted_count: 0,
             consents: BTreeMap::new(),
             schedule: Schedule::default(),
             deletions: VecDeque::new(),

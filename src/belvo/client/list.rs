@@ -1,6 +1,6 @@
 //! Lists, page by page: `GET /api/links/` and `GET /api/consents/`.
 //!
-//! Belvo can neither sort a list nor filter it by time, so links are listed by status or by id. `next` in a page is an
+//! Belvo can neither sort a list nor filter it by time, so links are listed by status, by id or by their users. `next` in a page is an
 //! absolute URL; only its query is used, with the configured address, so that the keys are never sent elsewhere. A page
 //! or a `next` that occurred before ends the list. Sources: "API reference: links" (filters, `fields`, `page`), "API
 //! reference: consents", "Sandbox" (pages of 10 unless `page_size` is given).
@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Map, Value};
 
@@ -57,7 +58,29 @@ pub enum LinkFilter {
     Broken,
     /// The links with these ids; at most [`IDS_MAX`], each a UUID.
     Ids(Vec<LinkId>),
+    /// The links of these users: at most [`USER_KEYS_MAX`] values with at most [`USER_KEYS_BYTES_MAX`] bytes, none with a comma.
+    Users {
+        /// What the values are.
+        key: UserKey,
+        /// The keys of the users.
+        values: Vec<String>,
+    },
 }
+
+/// A field of a link that names its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UserKey {
+    /// Belvo's key of the user at the institution.
+    InstitutionUserId,
+    /// The customer's own id.
+    ExternalId,
+}
+
+/// How many users are listed in one request.
+pub const USER_KEYS_MAX: usize = 50;
+
+/// The most bytes of their keys. Each byte may become three in the URL.
+pub const USER_KEYS_BYTES_MAX: usize = 1_000;
 
 impl LinkFilter {
     pub(super) fn query(&self) -> String {
@@ -68,6 +91,15 @@ impl LinkFilter {
             Self::Ids(ids) => {
                 let ids: Vec<&str> = ids.iter().map(LinkId::as_str).collect();
                 format!("id__in={}&{page}", ids.join(","))
+            }
+            Self::Users { key, values } => {
+                let field = match key {
+                    UserKey::InstitutionUserId => "institution_user_id",
+                    UserKey::ExternalId => "external_id",
+                };
+                let encoded = |value: &String| utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
+                let values: Vec<_> = values.iter().map(encoded).collect();
+                format!("{field}__in={}&{page}", values.join(","))
             }
         }
     }

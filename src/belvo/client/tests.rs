@@ -253,6 +253,18 @@ async fn lists_request_large_pages_with_few_fields() {
 }
 
 #[tokio::test]
+async fn links_are_listed_by_their_users() {
+    for (key, field) in [(UserKey::InstitutionUserId, "institution_user_id"), (UserKey::ExternalId, "external_id")] {
+        let (client, asked) = server(json_answer(200, page(&Value::Null, &[LINK]))).await;
+        let filter = LinkFilter::Users { key, values: vec!["a+b/c=".to_owned(), "maría & co".to_owned()] };
+        client.links(&filter).next().await.unwrap().unwrap();
+        let (line, ..) = asked.lock().unwrap().pop().unwrap();
+        let query = format!("GET /api/links/?{field}__in=a%2Bb%2Fc%3D,mar%C3%ADa%20%26%20co&page_size=1000");
+        assert!(line.starts_with(&query), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_keeps_only_requested_fields() {
     // `next` may lose the parameter `fields`.
     let person = json!({"id": "c1", "link_id": LINK, "status": "AUTHORISED", "display_name": "Jack Oswald White",

@@ -3,7 +3,7 @@
 //! What is to be done is shown first, and asked about: on a terminal by a question, elsewhere `--yes` is required. One dead letter that cannot
 //! be replayed does not stop the others.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -144,12 +144,17 @@ fn is_confirmed(letters: &[Value], action: &Action) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("{what}; confirm this with --yes, or look first with --dry-run");
     }
-    let mut stderr = anstream::stderr();
-    write!(stderr, "{}{}{what}. {verb}? [y/N] ", super::list(letters), super::counts(letters))?;
-    stderr.flush()?;
+    let question = format!("{}{}{what}. {verb}? [y/N] ", super::list(letters), super::counts(letters));
+    ask(&question, &mut std::io::stdin().lock(), &mut anstream::stderr())
+}
+
+/// Whether the answer to the question is yes. Everything else, the end of the input too, is no.
+fn ask(question: &str, input: &mut impl BufRead, output: &mut impl Write) -> anyhow::Result<bool> {
+    output.write_all(question.as_bytes())?;
+    output.flush()?;
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    input.read_line(&mut answer).context("reading the answer")?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn outcome(done: &[Value], failed: &[Value]) -> Value {
@@ -171,5 +176,30 @@ fn sentence(action: &Action, answer: &Value) -> String {
         ),
         (Action::Replay, None, Some(input)) => format!("dead letter {sequence} was published again as input {input}\n"),
         (Action::Replay, None, None) => format!("dead letter {sequence} was published again\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_confirms() {
+        for (typed, confirms) in [
+            ("y\n", true),
+            (" Y \n", true),
+            ("yes\n", true),
+            ("n\n", false),
+            ("\n", false),
+            ("", false),
+            ("yep\n", false),
+            ("n\ny\n", false),
+        ] {
+            let mut asked = Vec::new();
+            assert_eq!(ask("drop? [y/N] ", &mut typed.as_bytes(), &mut asked).unwrap(), confirms, "{typed:?}");
+            assert_eq!(asked, b"drop? [y/N] ");
+        }
+        // A terminal that sends no text is no yes.
+        assert!(ask("drop?", &mut &b"\xff\n"[..], &mut Vec::new()).is_err());
     }
 }

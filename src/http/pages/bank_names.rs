@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::belvo::{Client, LinkRead};
-use crate::clock;
+use crate::clock::Clock;
 use crate::link::{Link, LinkId};
 use crate::repair::{readable_bank, shown_bank};
 
@@ -33,14 +33,19 @@ const CODE_LENGTH_MAX: usize = 100;
 #[derive(Clone, Debug)]
 struct Known {
     text: Option<String>,
-    /// When it is read again.
-    until: Instant,
+    /// When it is read again, by [`Clock::elapsed`].
+    until: Duration,
 }
 
-type Memory = Arc<Mutex<HashMap<String, Known>>>;
+/// Texts by a key.
+#[derive(Clone)]
+struct Memory {
+    clock: Clock,
+    texts: Arc<Mutex<HashMap<String, Known>>>,
+}
 
 /// The names that are known.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct BankNames {
     /// The name of an institution, by its code.
     names: Memory,
@@ -58,6 +63,12 @@ pub(super) struct Bank {
 }
 
 impl BankNames {
+    /// None yet.
+    pub(super) fn new(clock: Clock) -> Self {
+        let memory = || Memory { clock: clock.clone(), texts: Arc::default() };
+        Self { names: memory(), codes: memory() }
+    }
+
     /// The bank of the link.
     pub(super) async fn of(&self, belvo: Option<&Client>, link: &Link) -> Bank {
         let code = link.profile.institution.clone();
@@ -104,7 +115,7 @@ impl BankNames {
 async fn remembered(memory: &Memory, key: &str, read: impl Future<Output = Option<String>>) -> Option<String> {
     let known = lock(memory).get(key).cloned();
     let earlier = match known {
-        Some(Known { text, until }) if until > clock::instant() => return text,
+        Some(Known { text, until }) if until > memory.clock.elapsed() => return text,
         known => known.and_then(|known| known.text),
     };
     keep(memory, key, earlier.clone(), REPEAT_AFTER);
@@ -120,9 +131,9 @@ fn keep(memory: &Memory, key: &str, text: Option<String>, kept: Duration) {
     if known.len() >= TEXTS_MAX && !known.contains_key(key) {
         known.clear();
     }
-    known.insert(key.to_owned(), Known { text, until: clock::instant() + kept });
+    known.insert(key.to_owned(), Known { text, until: memory.clock.elapsed() + kept });
 }
 
 fn lock(memory: &Memory) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
+    memory.texts.lock().unwrap_or_else(PoisonError::into_inner)
 }

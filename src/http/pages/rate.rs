@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::link::LinkId;
 
 /// The most links that are counted. If there are more, the counts begin anew.
@@ -14,19 +14,21 @@ const LINKS_MAX: usize = 10_000;
 pub(super) struct Rate {
     max: u32,
     window: Duration,
-    counts: Mutex<HashMap<LinkId, (Instant, u32)>>,
+    clock: Clock,
+    /// When the window of a link began, by [`Clock::elapsed`], and how often it has been counted since.
+    counts: Mutex<HashMap<LinkId, (Duration, u32)>>,
 }
 
 impl Rate {
-    pub(super) fn new(max: u32, window: Duration) -> Self {
-        Self { max, window, counts: Mutex::default() }
+    pub(super) fn new(max: u32, window: Duration, clock: Clock) -> Self {
+        Self { max, window, clock, counts: Mutex::default() }
     }
 
     /// Counts one more; whether it is still within the limit.
     pub(super) fn allows(&self, link: &LinkId) -> bool {
-        let now = clock::instant();
+        let now = self.clock.elapsed();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_open = |began: Instant| now.saturating_duration_since(began) < self.window;
+        let is_open = |began: Duration| now.saturating_sub(began) < self.window;
         if counts.len() >= LINKS_MAX && !counts.contains_key(link) {
             counts.retain(|_, (began, _)| is_open(*began));
             if counts.len() >= LINKS_MAX {
@@ -48,14 +50,14 @@ mod tests {
 
     #[test]
     fn each_link_has_its_own_limit_and_the_memory_is_bounded() {
-        let rate = Rate::new(2, Duration::from_secs(3_600));
+        let rate = Rate::new(2, Duration::from_secs(3_600), Clock::wall());
         let link = |number: usize| format!("link-{number}").parse::<LinkId>().unwrap();
         assert_eq!([link(0), link(0), link(0), link(1)].map(|link| rate.allows(&link)), [true, true, false, true]);
         for number in 0..2 * LINKS_MAX {
             let _counted = rate.allows(&link(number));
         }
         assert!(rate.counts.lock().unwrap().len() <= LINKS_MAX);
-        let short = Rate::new(1, Duration::ZERO);
+        let short = Rate::new(1, Duration::ZERO, Clock::wall());
         assert!(short.allows(&link(0)) && short.allows(&link(0)), "a new window begins");
     }
 }

@@ -28,7 +28,7 @@ use super::{
     state_as_json, switched_off, wait_for,
 };
 use crate::belvo::{CallError, Client, LinkRead, Meaning, WidgetToken, translate};
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::WidgetPlace;
 use crate::contract::{At, InputKind, Observation, ReadOutcome, Source, Widget};
 use crate::link::{InstitutionNotices, Link, step};
@@ -72,10 +72,11 @@ pub(super) async fn start(
     let entries = Person { name, document };
     let person = match link.profile.consent.as_ref().map(|_| entries.check()).transpose() {
         Ok(person) => person,
-        // While an attempt is open, the page has no form; its button asks for the entries again.
+        // The page of an open attempt, or of a superseded link, has no form; its button asks for the entries.
         Err(mistakes) => {
             let is_empty = entries.name.is_empty() && entries.document.is_empty();
-            let mistakes = if is_empty && opened.view == View::InProgress { Mistakes::default() } else { mistakes };
+            let has_no_form = matches!(opened.view, View::InProgress | View::Superseded);
+            let mistakes = if is_empty && has_no_form { Mistakes::default() } else { mistakes };
             return draw_as(&server, pages, &visit, Some(opened), Shown::Form(&entries, mistakes), false).await;
         }
     };
@@ -233,10 +234,10 @@ async fn works_again(server: &Server, pages: &Pages, opened: &Opened, link: &Lin
     if status.is_some_and(|status| status != "valid") {
         return false;
     }
-    let Ok(observations) = timeout(READ_MAX, read(belvo, link)).await else { return false };
+    let Ok(observations) = timeout(READ_MAX, read(belvo, &server.clock, link)).await else { return false };
     // The machine is asked before anything is published: what does not end the episode is not worth an input.
     let mut observed = link.clone();
-    let now = clock::now();
+    let now = server.clock.now();
     for body in &observations {
         let Ok(Meaning::Event(input)) = translate(InputKind::Observation, &link.id, body, now) else { return false };
         if let Ok(step) = step(&observed, &input, now, &pages.policy) {
@@ -257,8 +258,8 @@ async fn works_again(server: &Server, pages: &Pages, opened: &Opened, link: &Lin
 }
 
 /// What Belvo says about the consent and the link; empty if the link does not work.
-async fn read(belvo: &Client, link: &Link) -> Vec<Vec<u8>> {
-    let observed_at = At(clock::now());
+async fn read(belvo: &Client, clock: &Clock, link: &Link) -> Vec<Vec<u8>> {
+    let observed_at = At(clock.now());
     let body = |outcome| {
         let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
         serde_json::to_vec(&observation).expect("an observation has string keys")

@@ -59,7 +59,7 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     let sources = Sources { file: args.config.clone(), ..Sources::default() };
     let mut config = Config::load(&sources)?.config;
     config.http.listen = args.listen;
-    config.store.data_dir = args.data_dir.join("relink");
+    config.store.data_dir = data_dir(&args.data_dir);
     config.nats.port = args.nats_port.or(config.nats.port);
     os::create_private_directory(&args.data_dir)
         .with_context(|| format!("cannot use the directory {}", args.data_dir.display()))?;
@@ -85,7 +85,7 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
         started = started => started.map_err(|error| in_own_words(&error))?,
         () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    let served = serve(&screen, &mut local, &kept, &args.data_dir, &shutdown).await;
+    let served = serve(&screen, &mut local, &kept, &args, &shutdown).await;
     screen.aside("Stopping.");
     let stopped = kept.save(&local.sandbox.control()).and(local.stop().await);
     served.and(stopped).map(|()| ExitCode::SUCCESS)
@@ -95,12 +95,12 @@ async fn serve(
     screen: &Screen,
     local: &mut Local,
     kept: &Kept,
-    directory: &Path,
+    args: &DevArgs,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let belvo = local.sandbox.control();
     let mut tail = Tail::from_now_on(local);
-    introduce(screen, local, directory)?;
+    introduce(screen, local, args)?;
     if belvo.links().is_empty() {
         for (user, institution) in LINKS {
             belvo.create_link(institution, AccessMode::Recurrent, Some(user))?;
@@ -152,13 +152,19 @@ fn in_own_words(error: &anyhow::Error) -> anyhow::Error {
     anyhow!(OWN_WORDS.iter().fold(text, |text, (theirs, own)| text.replace(theirs, own)))
 }
 
+/// The data directory of relink.
+fn data_dir(directory: &Path) -> PathBuf {
+    directory.join("relink")
+}
+
 /// The file with the variables for other terminals.
 fn exports(directory: &Path) -> PathBuf {
     directory.join("exports")
 }
 
 /// Prints the commands for another terminal, and writes them into a file that a shell can read.
-fn introduce(screen: &Screen, local: &Local, directory: &Path) -> anyhow::Result<()> {
+fn introduce(screen: &Screen, local: &Local, args: &DevArgs) -> anyhow::Result<()> {
+    let directory = &args.data_dir;
     let values = [
         ("RELINK_API_TOKENS", local.api_token.clone()),
         ("RELINK_LISTEN", local.service.http_address().to_string()),
@@ -166,6 +172,12 @@ fn introduce(screen: &Screen, local: &Local, directory: &Path) -> anyhow::Result
         ("RELINK_NATS_URL", local.nats_url.expose_secret().to_owned()),
         ("NATS_URL", local.nats_url.expose_secret().to_owned()),
         ("BELVO_URL", local.sandbox.url()),
+        // With these, `relink doctor` and `relink replay` know the directory, Belvo and the policy of this relink.
+        ("RELINK_DATA_DIR", std::path::absolute(data_dir(directory))?.display().to_string()),
+        ("RELINK_BELVO_URL", local.sandbox.url()),
+        ("RELINK_BELVO_SECRET_ID", "sandbox".to_owned()),
+        ("RELINK_BELVO_SECRET_PASSWORD", "sandbox".to_owned()),
+        ("RELINK_POLICY_REMINDER_PAUSE", humantime::format_duration(local.reminder_pause).to_string()),
     ];
     let lines: String = values.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
     let path = std::path::absolute(exports(directory))?;
@@ -177,6 +189,10 @@ fn introduce(screen: &Screen, local: &Local, directory: &Path) -> anyhow::Result
         "Belvo's SDKs: BELVO_URL, secret id `sandbox`, secret password `sandbox`. API token of relink: `{}`.",
         local.api_token
     ));
+    if let Some(file) = &args.config {
+        let file = quoted(&std::path::absolute(file)?.display().to_string());
+        screen.text(&format!("`relink doctor` and `relink replay` also need this file: --config {file}"));
+    }
     screen.title(keys::HELP);
     Ok(())
 }

@@ -21,7 +21,7 @@ pub struct FleetArgs {
     /// Simulate a fleet of N links with relink's own code, without NATS and without waiting, and report how its users
     /// were prompted: lost, repeated, time to detect and to recover, compared with a webhook handler without relink.
     /// The exit status is 1 if relink lost an outage, prompted twice for one outage, asked somebody although it could
-    /// know that this was in vain, or has a wrong state of a link at the end.
+    /// know that this was in vain, has a wrong state of a link at the end, or if a mail scanner that opened a repair link had any effect.
     #[arg(long, value_name = "N", requires = "days", help_heading = "Simulate a fleet",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000),
           conflicts_with_all = ["scenario", "webhook_url", "webhook_authorization"])]
@@ -59,7 +59,7 @@ pub async fn run(args: FleetArgs, seed: Option<u64>, shutdown: CancellationToken
     let links = args.links.context("--links is needed")?.try_into()?;
     let days = args.days.context("--days is needed")?;
     let (seed, quiet_hours) = (seed.unwrap_or(SEED), args.quiet_hours);
-    let options = FleetOptions { links, days, seed, quiet_hours, link_log: args.link_log };
+    let options = FleetOptions { links, days, seed, quiet_hours, link_log: args.link_log, bug: None };
     let began = clock::instant();
     let progress = Progress::new(days);
     let report = tokio::select! {

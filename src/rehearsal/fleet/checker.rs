@@ -30,6 +30,9 @@ use crate::link::Timestamp;
 /// How many sweeps there are between two surveys of all links, which are daily.
 const SWEEPS_PER_SURVEY: u64 = 24;
 
+/// A sweep lists the links of users whose message is due within this time.
+const LISTED_BEFORE: Duration = Duration::from_secs(75 * 60);
+
 /// The ground truth of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroundTruth {
@@ -48,6 +51,8 @@ pub(super) struct Circumstances {
     pub(super) bank_could_be_known: bool,
     /// Whether it is night where the user is, and quiet hours are on.
     pub(super) is_quiet: bool,
+    /// Whether the message is a reminder: relink knows before that it is due.
+    pub(super) is_reminder: bool,
 }
 
 /// One outage of one link.
@@ -145,6 +150,7 @@ pub(super) struct Checker {
     pub(super) gaps_opened: u64,
     pub(super) gaps_closed: u64,
     sweeps: u64,
+    swept_at: Timestamp,
     /// The number of sweeps after which every adopted link is released.
     adoption_sweeps: u64,
     /// The failures: the number of the link, and a sentence.
@@ -177,6 +183,7 @@ impl Checker {
             gaps_opened: 0,
             gaps_closed: 0,
             sweeps: 0,
+            swept_at: Timestamp::default(),
             adoption_sweeps: 0,
             failures: Vec::new(),
         }
@@ -184,6 +191,11 @@ impl Checker {
 
     pub(super) fn truth(&self, link: usize) -> GroundTruth {
         self.cases[link].truth
+    }
+
+    /// The person of a link: the number of the person's first link.
+    pub(super) fn person(&self, link: usize) -> usize {
+        self.cases[link].person
     }
 
     /// Records a link that was broken before relink was installed.
@@ -274,8 +286,9 @@ impl Checker {
     }
 
     /// Records a successful sweep.
-    pub(super) const fn swept(&mut self) {
+    pub(super) const fn swept(&mut self, now: Timestamp) {
         self.sweeps += 1;
+        self.swept_at = now;
     }
 
     /// Records the notice `update_required`.
@@ -337,9 +350,12 @@ impl Checker {
         let is_swept = |after: u64| self.sweeps >= after + 2;
         let works = case.truth == GroundTruth::Works;
         let is_seen = case.is_recovered || (!case.end_is_hidden && is_swept(case.works_after_sweeps));
-        // A link that relink does not know is found by the survey, once a day, if all its webhooks are lost.
+        // A link that relink does not know is found by the survey, once a day, if all its webhooks are lost; or by the last sweep before a
+        // reminder.
         let is_surveyed = |after: u64| is_swept(after + SWEEPS_PER_SURVEY);
-        let could_know_replaced = case.is_superseded || case.replaced_after_sweeps.is_some_and(is_surveyed);
+        let is_listed = |after: u64| at.is_reminder && is_swept(after) && now.since(self.swept_at) < LISTED_BEFORE;
+        let is_found = |after: u64| is_surveyed(after) || is_listed(after);
+        let could_know_replaced = case.is_superseded || case.replaced_after_sweeps.is_some_and(is_found);
         Facts {
             works,
             is_replaced: case.replaced_after_sweeps.is_some(),

@@ -1,9 +1,11 @@
 //! The HTTP calls of the customer's application to Belvo, and the actions of its users in the widget.
 //! relink's own calls are in `relink`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use belvo_sandbox::SandboxConfig;
-use reqwest::Method;
+use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -17,6 +19,17 @@ pub(super) enum Outcome {
     WrongPassword,
     Exit,
 }
+
+/// What follows when a user leaves the widget or the portal.
+pub(super) struct Left {
+    /// Where the browser goes, if the program that minted the token has named addresses for it.
+    pub(super) next: Option<String>,
+    /// What the widget passes to the application that shows it.
+    pub(super) callback: Value,
+}
+
+/// The header in which the sandbox names the next address of the browser.
+const NEXT_HEADER: &str = "x-sandbox-callback-url";
 
 /// The customer's application.
 pub(super) struct Customer {
@@ -62,16 +75,30 @@ impl Customer {
         Ok(request.send().await?.status().is_success())
     }
 
-    /// Completes the widget; returns its callback, or `None` if the token has expired.
-    pub(super) async fn in_widget(&self, token: &SecretString, outcome: Outcome) -> anyhow::Result<Option<Value>> {
+    /// Completes the widget. `None` if the token has expired.
+    pub(super) async fn in_widget(&self, token: &SecretString, outcome: Outcome) -> anyhow::Result<Option<Left>> {
         let outcome = match outcome {
             Outcome::Success => "success",
             Outcome::WrongPassword => "wrong_password",
             Outcome::Exit => "exit",
         };
         let body = json!({"access_token": token.expose_secret(), "outcome": outcome});
-        let response = self.http.post(format!("{}/widget/complete", self.base)).json(&body).send().await?;
-        Ok(if response.status().is_success() { Some(response.json().await?) } else { None })
+        self.leave("/widget/complete", &body).await
+    }
+
+    /// Renews a consent in Belvo's portal, which the browser has opened at this address. `None` if the portal refuses it.
+    pub(super) async fn in_portal(&self, opened: &Url) -> anyhow::Result<Option<Left>> {
+        let parameters: BTreeMap<_, _> = opened.query_pairs().collect();
+        self.leave("/portal/renew", &json!(parameters)).await
+    }
+
+    async fn leave(&self, path: &str, body: &Value) -> anyhow::Result<Option<Left>> {
+        let response = self.http.post(format!("{}{path}", self.base)).json(body).send().await?;
+        if !response.status().is_success() {
+            return Ok(None);
+        }
+        let next = response.headers().get(NEXT_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok(Some(Left { next, callback: response.json().await? }))
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

@@ -90,6 +90,44 @@ pub(super) mod percent {
     pub(in crate::rehearsal::fleet) const REPAIRED_ELSEWHERE: u32 = 4;
 }
 
+/// One look of a mail scanner, or of the preview of a link, at an address in a message.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// The time from the message to the look.
+    pub(super) after: Span,
+    /// HEAD, not GET.
+    pub(super) is_head: bool,
+    pub(super) user_agent: &'static str,
+    /// The client address that the proxy in front of relink reports.
+    pub(super) from: &'static str,
+}
+
+const fn look(after: Span, is_head: bool, user_agent: &'static str, from: &'static str) -> Look {
+    Look { after, is_head, user_agent, from }
+}
+
+/// A scanner opens an address before a person can.
+const SCANNED: Span = (Duration::from_millis(500), Duration::from_secs(60));
+/// The same address again: an archive, or a scan for threats that were not known before.
+const SCANNED_AGAIN: Span = (DAY, Duration::from_secs(21 * 24 * 3600));
+
+const GATEWAY: &str = "BarracudaCentral";
+const HIDDEN: &str =
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0 Safari/537.36";
+const PREVIEW: &str = "WhatsApp/2.23.20.0";
+const BOT: &str = "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)";
+
+/// How mail providers scan: the percentage of persons, and the looks at each message. The addresses are of documentation (RFC 5737).
+pub(super) const SCANNERS: &[(u32, &[Look])] = &[
+    (40, &[]),
+    (15, &[look(SCANNED, false, GATEWAY, "192.0.2.10")]),
+    // Twice, from two addresses, and as a browser.
+    (15, &[look(SCANNED, false, HIDDEN, "198.51.100.7"), look(SCANNED, false, HIDDEN, "203.0.113.9")]),
+    (10, &[look(SCANNED, true, GATEWAY, "192.0.2.11"), look(SCANNED, false, GATEWAY, "192.0.2.12")]),
+    (10, &[look(SCANNED, false, PREVIEW, "198.51.100.8"), look(SCANNED, true, BOT, "203.0.113.10")]),
+    (10, &[look(SCANNED, false, HIDDEN, "198.51.100.9"), look(SCANNED_AGAIN, false, HIDDEN, "198.51.100.9")]),
+];
+
 /// The reaction time of users: the percentage whose reaction is between this span and the next one.
 pub(super) const REACTIONS: &[(u32, Duration, Duration)] = &[
     (45, Duration::from_secs(120), HOUR),
@@ -207,6 +245,7 @@ mod tests {
     fn shares_add_up_to_a_hundred() {
         assert_eq!(BANKS.iter().map(|bank| bank.share).sum::<u32>(), 100);
         assert_eq!(RHYTHMS.iter().map(|rhythm| rhythm.0).sum::<u32>(), 100);
+        assert_eq!(SCANNERS.iter().map(|scanner| scanner.0).sum::<u32>(), 100);
         assert_eq!(FATES.iter().map(|fate| fate.0).sum::<u32>(), 100);
         assert_eq!(REACTIONS.iter().map(|reaction| reaction.0).sum::<u32>(), 100);
     }

@@ -15,10 +15,11 @@ use serde_json::Value;
 
 use crate::belvo::{Budget, Client, Meaning, MissingGuard, SecretId, SecretPassword, Timeouts, Usage, translate};
 use crate::clock::{Clock, ManualClock};
+use crate::config::Config;
 use crate::contract::{Address, At, HistoryEntry, HistoryKind, InputKind};
-use crate::engine::{Delivery, Message, Outgoing};
+use crate::engine::{Delivery, Message, Outgoing, Publishing};
 use crate::jobs::{KnownLinks, Worker};
-use crate::link::{Event, EventName, LinkId, Policy, PolicySettings, Timestamp};
+use crate::link::{Event, EventName, Link, LinkId, Timestamp};
 use crate::nats::history::{HistoryError, LinkHistory, ReadHistory};
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::publisher::PublishError;
@@ -110,18 +111,14 @@ impl ReadHistory for Bus {
 }
 
 impl Relink {
-    /// Starts a relink without inputs, whose Belvo is at `url`.
-    pub(super) fn start(
-        url: &str,
-        keys: (SecretId, SecretPassword),
-        is_quiet: bool,
-        now: Timestamp,
-    ) -> anyhow::Result<Self> {
+    /// Starts a relink without inputs, with these settings.
+    pub(super) fn start(config: &Config, now: Timestamp) -> anyhow::Result<Self> {
         let (clock, manual_clock) = Clock::manual(now);
-        let budget = Budget::by(clock.clone(), BELVO_REQUESTS_PER_30S);
-        let belvo = Client::new(url, keys.0, keys.1, Timeouts::default())?.with_budget(budget.clone());
-        let quiet_hours = if is_quiet { Some("22:00-08:00".parse()?) } else { None };
-        let policy = Policy::new(PolicySettings { can_verify: true, quiet_hours, ..PolicySettings::default() })?;
+        let budget = Budget::by(clock.clone(), config.belvo.requests_per_30s);
+        let keys = config.belvo.keys.clone().context("a fleet has keys for Belvo")?;
+        let (id, password) = (SecretId(keys.secret_id), SecretPassword(keys.secret_password));
+        let belvo = Client::new(&keys.url, id, password, Timeouts::default())?.with_budget(budget.clone());
+        let policy = config.policy.clone();
         let (store, bus, guard) = (MemoryStore::default(), Arc::new(Bus::default()), MissingGuard::default());
         let inputs = Arc::clone(&bus) as Arc<dyn Inputs>;
         let known = KnownLinks { store: Arc::new(store.clone()), policy: policy.clone() };
@@ -143,7 +140,8 @@ impl Relink {
             policy,
             plan_ahead_min: PLAN_AHEAD_MIN,
         };
-        let node = Node::new(options, store.clone());
+        let repair_links = config.repair.as_ref().map(|repair| repair.links.clone());
+        let node = Node::new(options, store.clone()).with_publishing(Publishing { repair_links, observe: false });
         let (streams, sources) = (Streams::default(), Vec::new());
         let mut relink =
             Self { belvo, worker, reconciler, clock, budget, manual_clock, node, streams, store, bus, sources };
@@ -176,6 +174,21 @@ impl Relink {
     /// The number of inputs.
     pub(super) fn inputs_count(&self) -> u64 {
         self.sources.len() as u64
+    }
+
+    /// The number of inputs, and of messages of relink.
+    pub(super) const fn activity_count(&self) -> u64 {
+        self.sources.len() as u64 + self.streams.published
+    }
+
+    /// The store. A clone shows the same links.
+    pub(super) fn store(&self) -> MemoryStore {
+        self.store.clone()
+    }
+
+    /// The record of a link.
+    pub(super) fn link(&self, id: &LinkId) -> anyhow::Result<Option<Link>> {
+        Ok(self.store.get(id)?.map(|stored| stored.link()).transpose()?)
     }
 
     /// The number of calls to Belvo.
@@ -316,9 +329,6 @@ impl Relink {
         Ok(states)
     }
 }
-
-/// relink's default.
-const BELVO_REQUESTS_PER_30S: usize = 80;
 
 /// Whether the input is an error of Belvo's API that only the user can resolve.
 fn reports_broken(input: &NewInput) -> bool {

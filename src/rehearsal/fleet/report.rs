@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::checker::{Checker, Tally};
 use super::in_vain::Reason;
 use super::options::FleetOptions;
+use super::scans::Scans;
 use super::state::Simulation;
 
 /// The maximum number of listed failures.
@@ -60,6 +61,8 @@ pub struct Report {
     pub gaps: Gaps,
     /// relink's calls to Belvo.
     pub belvo: Belvo,
+    /// Mail scanners, and the pages that they and people saw.
+    pub scans: ScanCounts,
     /// Webhooks that Belvo sent, retries included.
     pub webhooks_sent: u64,
     /// Inputs of relink.
@@ -128,6 +131,23 @@ pub struct Gaps {
     pub refreshes_requested: u64,
 }
 
+/// Mail scanners that opened the address of a repair page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ScanCounts {
+    /// The links whose address a scanner opened.
+    pub links: u64,
+    /// How often scanners opened an address.
+    pub looks: u64,
+    /// Tokens that Belvo minted because of a scanner. Must be 0.
+    pub tokens_minted: u64,
+    /// Inputs and messages of relink because of a scanner. Must be 0.
+    pub effects: u64,
+    /// The pages that scanners and people saw, by their view; `head` are answers to HEAD.
+    pub pages: BTreeMap<String, u64>,
+    /// Pages that did not fit the state of their link. Must be 0.
+    pub wrong_pages: u64,
+}
+
 /// relink's calls to Belvo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Belvo {
@@ -141,7 +161,8 @@ pub struct Belvo {
 
 impl Report {
     pub(super) fn of(simulation: &Simulation) -> Self {
-        let FleetOptions { links, days, seed, quiet_hours, link_log: _ } = simulation.options;
+        let FleetOptions { links, days, seed, quiet_hours, .. } = simulation.options;
+        let Scans { looks, links: scanned, tokens_minted, effects, views, wrong_pages } = simulation.scans.clone();
         let checker: &Checker = &simulation.checker;
         let usage = simulation.relink.usage();
         let with_link = |(link, failure): &(usize, String)| format!("{} {failure}", simulation.members[*link].link);
@@ -172,6 +193,7 @@ impl Report {
                 most_in_30s: usage.most_in_span,
                 jobs_abandoned: simulation.jobs_abandoned,
             },
+            scans: ScanCounts { links: scanned.len() as u64, looks, tokens_minted, effects, pages: views, wrong_pages },
             webhooks_sent: simulation.webhooks_sent,
             inputs: simulation.relink.inputs_count(),
             notices: simulation.notices.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
@@ -180,11 +202,12 @@ impl Report {
         }
     }
 
-    /// Whether relink lost no outage, prompted at most once in each, asked nobody in vain as far as it could know, and has the correct state
-    /// of every link at the end.
+    /// Whether relink lost no outage, prompted at most once in each, asked nobody in vain as far as it could know, has the correct state
+    /// of every link at the end, and showed the right pages, without an effect of a mail scanner.
     pub fn is_good(&self) -> bool {
         let is_right = self.relink.lost == 0 && self.relink.repeated == 0 && self.relink.stuck == 0;
-        is_right && self.relink.in_vain_though_known() == 0
+        let ScanCounts { tokens_minted, effects, wrong_pages, .. } = self.scans;
+        is_right && self.relink.in_vain_though_known() == 0 && tokens_minted + effects + wrong_pages == 0
     }
 
     /// The report as a table.
@@ -241,14 +264,22 @@ impl Report {
             ("calls to Belvo", self.belvo.calls),
             ("  most in 30 s", self.belvo.most_in_30s as u64),
             ("jobs abandoned", self.belvo.jobs_abandoned),
+            ("links that scanners opened", self.scans.links),
+            ("  looks of scanners", self.scans.looks),
+            ("  tokens minted by them", self.scans.tokens_minted),
+            ("  other effects of them", self.scans.effects),
+            ("pages shown", self.scans.pages.values().sum()),
+            ("  wrong pages", self.scans.wrong_pages),
             ("webhooks sent", self.webhooks_sent),
             ("inputs", self.inputs),
         ] {
             line(format!("{name:<30}{:>10}", grouped(count)));
         }
-        line("notices".to_owned());
-        for (name, count) in &self.notices {
-            line(format!("  {name:<28}{:>10}", grouped(*count)));
+        for (title, counts) in [("pages", &self.scans.pages), ("notices", &self.notices)] {
+            line(title.to_owned());
+            for (name, count) in counts {
+                line(format!("  {name:<28}{:>10}", grouped(*count)));
+            }
         }
         for failure in &self.failures {
             line(format!("\n{failure}"));

@@ -6,16 +6,18 @@ use belvo_sandbox::{
     AccessMode, LinkStatus, Login, LoginFailure, NewFleetLink, RefreshRate, Sandbox, SandboxConfig, SandboxTime,
     WebhookDelivery,
 };
+use secrecy::ExposeSecret as _;
 
 use super::checker::{Checker, person_of};
 use super::customer::Customer;
 use super::event_queue::EventQueue;
+use super::http_server::{HttpServer, settings};
 use super::link_log::LinkLog;
 use super::options::FleetOptions;
 use super::rates::{BANKS, DAY, Draw, HOUR, RHYTHMS, WEBHOOK_RETRY_STEP, percent};
 use super::relink::Relink;
+use super::scans::Scans;
 use super::state::{BEGIN, BankState, FleetEvent, Member, Simulation};
-use crate::belvo::{SecretId, SecretPassword};
 use crate::link::{LinkId, PolicySettings};
 use crate::reconciler::Schedule;
 
@@ -32,13 +34,17 @@ impl Simulation {
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::start(config.clone()).await?;
-        let keys = (SecretId(config.secret_id.clone().into()), SecretPassword(config.secret_password.clone()));
-        let relink = Relink::start(&sandbox.url(), keys, options.quiet_hours, BEGIN)?;
+        let keys = [config.secret_id.as_str(), config.secret_password.expose_secret()];
+        let settings = settings(&sandbox.url(), keys, options.quiet_hours)?;
+        let relink = Relink::start(&settings, BEGIN)?;
         let mut simulation = Self {
             schedule: Schedule::new(relink.clock.elapsed(), options.seed),
             control: sandbox.control(),
             customer: Customer::of(sandbox.url(), &config)?,
+            http: HttpServer::start(&settings, &relink, options.bug).await?,
             relink,
+            subjects: settings.nats.subjects.clone(),
+            scans: Scans::default(),
             checker: Checker::new(options.links, PolicySettings::default().reminder_pause, options.quiet_hours),
             event_queue: EventQueue::new(),
             members: Vec::with_capacity(options.links),

@@ -14,6 +14,7 @@ use belvo_sandbox::LinkStatus;
 use serde_json::Value;
 
 use super::checker::{Circumstances, GroundTruth};
+use super::mails::Mail;
 use super::options::FleetOptions;
 use super::rates::{BANKS, DAY};
 use super::relink::SETTINGS;
@@ -21,7 +22,7 @@ use super::report::Report;
 use super::state::{BEGIN, FleetEvent, Simulation};
 use crate::contract::{Action, Address, JobBody, JobName, NoticeBody, NoticeContent, NoticeName};
 use crate::jobs::{self, Next};
-use crate::link::{LinkId, StateName, Timestamp};
+use crate::link::{EpisodeNumber, LinkId, StateName, Timestamp};
 
 /// The length of the final phase without faults, in which relink must detect every change: one
 /// rotation, and two sweeps.
@@ -96,6 +97,7 @@ impl Simulation {
                 self.link_log.log(&self.members[number].link, now, || format!("user     {act:?}"));
                 self.act(number, act).await?;
             }
+            FleetEvent::Scan { number, mail, look } => self.scan(number, &mail, look).await?,
             FleetEvent::Call(link) => self.call(link).await?,
             FleetEvent::LinkFault(link) => self.link_fault(link).await?,
             other => self.handle_disturbance(other)?,
@@ -126,7 +128,7 @@ impl Simulation {
         let pause = self.relink.reconciler.perform(step, &mut self.schedule).await;
         self.schedule.ended(step, clock.elapsed(), pause);
         if self.schedule.sweeps_count() > sweeps_count {
-            self.checker.swept();
+            self.checker.swept(clock.now());
         }
         self.plan_reconciler();
     }
@@ -139,7 +141,7 @@ impl Simulation {
     }
 
     /// Lets relink handle its inputs, and forwards its messages.
-    fn run_relink(&mut self) -> anyhow::Result<()> {
+    pub(super) fn run_relink(&mut self) -> anyhow::Result<()> {
         let published = self.relink.handle_inputs()?;
         for link in published.refused {
             if let Some(number) = self.numbered(&link) {
@@ -197,11 +199,18 @@ impl Simulation {
         let now = self.now();
         if let NoticeName::UpdateRequired | NoticeName::Reminder | NoticeName::ConsentExpiring = name {
             let notice: NoticeBody = serde_json::from_slice(body)?;
-            let ids = notice.also_broken.iter().filter_map(|other| other.link_id.parse().ok());
-            let also: Vec<usize> = ids.filter_map(|id: LinkId| self.numbered(&id)).collect();
+            let mut also = Vec::new();
+            for other in &notice.also_broken {
+                let Some(other_number) = self.numbered(&other.link_id.parse()?) else { continue };
+                also.push(other_number);
+                self.mail(other_number, other.repair_url.as_deref(), other.episode);
+            }
+            let episode = notice.episode.as_ref().map_or(0, |episode| episode.number);
+            self.mail(number, notice.repair_url.as_deref(), episode);
             if let NoticeContent::UpdateRequired { action } | NoticeContent::Reminder { action, .. } = notice.content {
                 let mut circumstances = self.circumstances(number);
                 // The state of the bank says nothing about a consent that has ended.
+                circumstances.is_reminder = name == NoticeName::Reminder;
                 circumstances.bank_is_down &= !matches!(action, Action::RenewConsent | Action::None);
                 self.checker.asked(number, circumstances, now);
             }
@@ -241,6 +250,14 @@ impl Simulation {
         Ok(())
     }
 
+    /// The user of a link gets the address of the repair page, if the message has one.
+    fn mail(&mut self, number: usize, url: Option<&str>, episode: u32) {
+        let Some(url) = url else { return };
+        let mail = Mail { url: url.to_owned(), episode: EpisodeNumber(episode), sent_at: self.now() };
+        self.plan_scans(number, &mail);
+        self.members[number].mail = Some(mail);
+    }
+
     /// The circumstances of a message to the user of a link, which do not depend on who sends it.
     pub(super) fn circumstances(&self, number: usize) -> Circumstances {
         let bank = self.members[number].bank;
@@ -256,6 +273,7 @@ impl Simulation {
             bank_is_down: state.is_down || state.refuses_logins,
             bank_could_be_known: state.evidence.shows_outage(self.now()),
             is_quiet: self.options.quiet_hours && !(8..22).contains(&hour),
+            is_reminder: false,
         }
     }
 

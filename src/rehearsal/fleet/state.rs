@@ -10,13 +10,17 @@ use uuid::Uuid;
 use super::checker::Checker;
 use super::customer::Customer;
 use super::event_queue::EventQueue;
+use super::http_server::HttpServer;
 use super::in_vain::Evidence;
 use super::link_log::LinkLog;
+use super::mails::Mail;
 use super::options::FleetOptions;
-use super::rates::DAY;
+use super::rates::{BANKS, DAY, Look};
 use super::relink::Relink;
+use super::scans::Scans;
 use crate::contract::JobBody;
 use crate::link::{LinkId, Timestamp};
+use crate::nats::subject::Subjects;
 use crate::reconciler::Schedule;
 
 /// The start of the simulation: 2026-03-02T00:00:00Z, a Monday. The date is arbitrary.
@@ -31,6 +35,12 @@ pub(super) enum FleetEvent {
     Call(usize),
     /// Performs the planned action of a user.
     UserAction(usize, UserAction),
+    /// A mail scanner, or the preview of a link, opens the address in a message to the user of a link.
+    Scan {
+        number: usize,
+        mail: Box<Mail>,
+        look: &'static Look,
+    },
     /// Handles the arrival of a webhook.
     Arrival(Box<InTransit>),
     /// A job is due.
@@ -62,10 +72,10 @@ pub(super) enum FleetEvent {
 /// The next action of a user.
 #[derive(Debug)]
 pub(super) enum UserAction {
-    /// Opens the widget, or the portal for consents.
+    /// Opens the repair page, or the widget in the app.
     Opens,
-    /// Leaves the widget, with a success or an exit.
-    Ends { token: SecretString, has_mistyped: bool },
+    /// Leaves the widget, with a success or an exit. `mail` is the message from which the user came.
+    Ends { token: SecretString, has_mistyped: bool, mail: Option<Box<Mail>> },
     /// Has the account unlocked at the bank, and opens the widget.
     OpensUnlocked,
     /// The link is repaired by a call of the customer, which relink does not receive.
@@ -107,6 +117,8 @@ pub(super) struct Member {
     pub(super) is_notified_broken: bool,
     /// Whether its user has connected the bank anew: another link works in its place.
     pub(super) is_replaced: bool,
+    /// The last message to its user with the address of the repair page.
+    pub(super) mail: Option<Mail>,
     /// Whether an action of its user is scheduled.
     pub(super) has_planned_action: bool,
     pub(super) rng: fastrand::Rng,
@@ -123,6 +135,7 @@ impl Member {
             is_falsely_invalid: false,
             is_notified_broken: false,
             is_replaced: false,
+            mail: None,
             has_planned_action: false,
             rng,
         }
@@ -135,7 +148,10 @@ pub(super) struct Simulation {
     pub(super) control: Control,
     pub(super) customer: Customer,
     pub(super) relink: Relink,
+    pub(super) http: HttpServer,
+    pub(super) subjects: Subjects,
     pub(super) checker: Checker,
+    pub(super) scans: Scans,
     pub(super) event_queue: EventQueue<FleetEvent>,
     pub(super) members: Vec<Member>,
     pub(super) banks: Vec<BankState>,
@@ -162,6 +178,11 @@ impl Simulation {
     pub(super) fn plan_in(&mut self, span: Duration, what: FleetEvent) {
         let at = self.now().after(span);
         self.event_queue.plan(at, what);
+    }
+
+    /// Whether the link has a consent, which its user renews in Belvo's portal.
+    pub(super) fn has_consent(&self, number: usize) -> bool {
+        !BANKS[self.members[number].bank].has_password
     }
 
     /// Whether the final phase has begun, without new faults and without actions of users.

@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use belvo_sandbox::{Login, LoginFailure};
+use reqwest::Url;
 use secrecy::SecretString;
 
+use super::browser::Found;
 use super::checker::GroundTruth;
-use super::customer::Outcome;
+use super::customer::{Left, Outcome};
+use super::mails::Mail;
 use super::rates::{BANKS, DAY, Draw, HOUR, UNLOCKING, percent};
 use super::state::{FleetEvent, Simulation, UserAction};
-use crate::belvo::{CallError, WidgetToken};
 use crate::contract::{InputKind, Widget};
 use crate::link::LinkId;
 
@@ -78,7 +81,9 @@ impl Simulation {
                 }
                 self.open(number).await
             }
-            UserAction::Ends { token, has_mistyped } => self.leave_widget(number, token, has_mistyped).await,
+            UserAction::Ends { token, has_mistyped, mail } => {
+                self.leave_widget(number, token, has_mistyped, mail).await
+            }
         }
     }
 
@@ -88,35 +93,75 @@ impl Simulation {
         is_broken && self.members[number].rng.happens(percent::CONNECTS_ANEW)
     }
 
+    /// The user opens the address in the last message. Without a message that has one, or if it has expired, the user opens the
+    /// application of the customer.
     async fn open(&mut self, number: usize) -> anyhow::Result<()> {
-        let member = &self.members[number];
-        if !BANKS[member.bank].has_password {
-            // The renewal of a consent in Belvo's portal has no callback to the customer.
+        let Some(mail) = self.members[number].mail.clone() else { return self.open_in_app(number).await };
+        match self.visit(number, &mail).await? {
+            Found::Opens(portal) if self.has_consent(number) => self.renew(number, &portal, &mail).await,
+            Found::Opens(widget) => {
+                let token = widget.query_pairs().find(|(name, _)| name == "access_token");
+                let (_, token) = token.context("the address of the widget has a token")?;
+                self.enter_widget(number, token.into_owned().into(), Some(mail));
+                Ok(())
+            }
+            Found::NoButton => Ok(()),
+            Found::NotNow => {
+                self.try_later(number);
+                Ok(())
+            }
+            Found::Expired => self.open_in_app(number).await,
+        }
+    }
+
+    async fn open_in_app(&mut self, number: usize) -> anyhow::Result<()> {
+        if self.has_consent(number) {
+            // This customer has an own way to Belvo's portal, which relink does not see.
             if self.can_repair(number) {
-                self.control.renew_consent(member.id)?;
+                self.control.renew_consent(self.members[number].id)?;
                 self.repaired(number);
             }
             return Ok(());
         }
-        let link = member.link.clone();
-        match self.relink.belvo.update_token(&link, None).await {
-            Ok(WidgetToken { access, expires_in, .. }) => {
-                self.report_widget(&link, &Widget::Started { expires_in_seconds: expires_in.as_secs() })?;
-                let wait = self.members[number].rng.between(IN_WIDGET);
-                self.plan_user_action(number, wait, UserAction::Ends { token: access, has_mistyped: false });
-            }
-            Err(error) => {
-                if let CallError::Api(error) = error {
-                    self.report(number, &error)?;
-                }
-                let wait = self.members[number].rng.between((MINUTE * 10, HOUR * 6));
-                self.plan_user_action(number, wait, UserAction::Opens);
-            }
+        let link = self.members[number].link.clone();
+        match self.token_for_app(&link).await? {
+            Some(token) => self.enter_widget(number, token, None),
+            None => self.try_later(number),
         }
         Ok(())
     }
 
-    async fn leave_widget(&mut self, number: usize, token: SecretString, has_mistyped: bool) -> anyhow::Result<()> {
+    fn enter_widget(&mut self, number: usize, token: SecretString, mail: Option<Mail>) {
+        let wait = self.members[number].rng.between(IN_WIDGET);
+        self.plan_user_action(number, wait, UserAction::Ends { token, has_mistyped: false, mail: mail.map(Box::new) });
+    }
+
+    fn try_later(&mut self, number: usize) {
+        let wait = self.members[number].rng.between((MINUTE * 10, HOUR * 6));
+        self.plan_user_action(number, wait, UserAction::Opens);
+    }
+
+    /// The user renews the consent in Belvo's portal, and the browser returns to the page.
+    async fn renew(&mut self, number: usize, portal: &Url, mail: &Mail) -> anyhow::Result<()> {
+        if !self.can_repair(number) {
+            return Ok(());
+        }
+        let Some(left) = self.customer.in_portal(portal).await? else { return Ok(()) };
+        self.repaired(number);
+        let callback_lost = self.members[number].rng.happens(percent::CALLBACK_LOST);
+        match left.next.filter(|_| !callback_lost) {
+            Some(next) => self.return_from_widget(number, &next, Some(mail)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn leave_widget(
+        &mut self,
+        number: usize,
+        token: SecretString,
+        has_mistyped: bool,
+        mail: Option<Box<Mail>>,
+    ) -> anyhow::Result<()> {
         let link = self.members[number].link.clone();
         let can_repair = self.can_repair(number);
         let locked = is_locked(&self.members[number].login);
@@ -125,17 +170,21 @@ impl Simulation {
         let wait = rng.between(IN_WIDGET);
         if can_repair && (has_mistyped || drawn < percent::SUCCEEDS) {
             let callback_lost = rng.happens(percent::CALLBACK_LOST);
-            if self.customer.in_widget(&token, Outcome::Success).await?.is_some() {
+            if let Some(left) = self.customer.in_widget(&token, Outcome::Success).await? {
                 self.repaired(number);
-                if !callback_lost {
-                    let institution = Some(BANKS[self.members[number].bank].name.to_owned());
-                    self.report_widget(&link, &Widget::Success { link: Some(link.to_string()), institution })?;
+                match left.next {
+                    _ if callback_lost => {}
+                    Some(next) => self.return_from_widget(number, &next, mail.as_deref()).await?,
+                    None => {
+                        let institution = Some(BANKS[self.members[number].bank].name.to_owned());
+                        self.report_widget(&link, &Widget::Success { link: Some(link.to_string()), institution })?;
+                    }
                 }
                 return Ok(());
             }
         } else if drawn < percent::SUCCEEDS + percent::MISTYPES && !has_mistyped {
             self.customer.in_widget(&token, Outcome::WrongPassword).await?;
-            self.plan_user_action(number, wait, UserAction::Ends { token, has_mistyped: true });
+            self.plan_user_action(number, wait, UserAction::Ends { token, has_mistyped: true, mail });
             return Ok(());
         }
         // The application reads data when its user comes back from the widget, and gets the error that stopped the user too.
@@ -151,9 +200,13 @@ impl Simulation {
         let comes_back = locked || rng.happens(percent::COMES_BACK);
         let wait = if locked { rng.between(UNLOCKING) } else { rng.reaction() };
         let exit = self.customer.in_widget(&token, Outcome::Exit).await?;
-        if let Some(mut exit) = exit.filter(|_| is_reported) {
-            exit["event"] = "exit".into();
-            self.relink.receive(InputKind::Widget, link, serde_json::to_vec(&exit)?);
+        if let Some(Left { next, callback: mut exit }) = exit.filter(|_| is_reported) {
+            if let Some(next) = next {
+                self.return_from_widget(number, &next, mail.as_deref()).await?;
+            } else {
+                exit["event"] = "exit".into();
+                self.relink.receive(InputKind::Widget, link, serde_json::to_vec(&exit)?);
+            }
         }
         if comes_back {
             self.plan_user_action(number, wait, if locked { UserAction::OpensUnlocked } else { UserAction::Opens });

@@ -24,6 +24,8 @@ pub(in crate::rehearsal) struct Local {
     /// The value of `Authorization` in webhooks.
     pub(in crate::rehearsal) webhook_secret: String,
     pub(in crate::rehearsal) nats_url: SecretString,
+    /// The least time between two messages to a person.
+    pub(in crate::rehearsal) reminder_pause: Duration,
 }
 
 /// The least time between two messages to a person, in place of the default of a day.
@@ -42,11 +44,14 @@ impl Local {
         server_source: ServerSource,
         prepare: impl FnOnce(&Control) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let webhook_secret = format!("Bearer {}", Uuid::new_v4().simple());
+        // The sandbox sends the first value that relink accepts; relink goes on accepting the others too.
+        if config.http.webhook_secrets.is_empty() {
+            config.http.webhook_secrets = vec![format!("Bearer {}", Uuid::new_v4().simple()).into()];
+        }
+        let webhook_secret = config.http.webhook_secrets[0].expose_secret().to_owned();
         let sandbox = Sandbox::start(sandbox).await?;
         prepare(&sandbox.control())?;
         screen.action("belvo", &format!("relink's sandbox is at {}", sandbox.url()));
-        config.http.webhook_secrets = vec![webhook_secret.clone().into()];
         config.http.api_tokens = vec![api_token.clone().into()];
         config.nats.url = None;
         config.nats.access = None;
@@ -71,7 +76,7 @@ impl Local {
         let nats_url = service.own_nats_url_with_login().context("relink has its own nats-server here")?;
         let access = Access::of_urls([nats_url.expose_secret()])?;
         let subscriber = Subscriber::start(access.connect("relink's terminal").await?).await?;
-        Ok(Self { sandbox, service, subscriber, api_token, webhook_secret, nats_url })
+        Ok(Self { sandbox, service, subscriber, api_token, webhook_secret, nats_url, reminder_pause })
     }
 
     /// The address of relink.

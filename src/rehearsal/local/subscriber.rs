@@ -1,6 +1,7 @@
 //! The subscriber of the demo and of `relink dev`: an ordinary consumer of `KV_links`, as any other program would use.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -9,6 +10,9 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::watch;
+
+/// The most messages that are kept. `relink dev` may run for weeks, and prints each message once.
+const KEPT_MAX: usize = 1_000;
 
 /// The limit of a wait for a message.
 const WAIT_LIMIT: Duration = Duration::from_secs(20);
@@ -20,10 +24,38 @@ pub(in crate::rehearsal) struct Received {
     pub(in crate::rehearsal) body: Value,
 }
 
-/// All received messages, in order.
+/// The last received messages, in order.
+#[derive(Debug, Default)]
+struct Kept {
+    messages: VecDeque<Received>,
+    /// How many messages were received before the first one that is kept.
+    forgotten: usize,
+}
+
+impl Kept {
+    fn push(&mut self, message: Received) {
+        if self.messages.len() == KEPT_MAX {
+            self.messages.pop_front();
+            self.forgotten += 1;
+        }
+        self.messages.push_back(message);
+    }
+
+    /// How many messages were received.
+    fn count(&self) -> usize {
+        self.forgotten + self.messages.len()
+    }
+
+    /// The kept messages from this index on, with their indexes. The index counts all received messages.
+    fn from(&self, index: usize) -> impl Iterator<Item = (usize, &Received)> {
+        (self.forgotten..).zip(&self.messages).skip(index.saturating_sub(self.forgotten))
+    }
+}
+
+/// Receives messages, and keeps the last ones.
 #[derive(Clone)]
 pub(in crate::rehearsal) struct Subscriber {
-    received: Arc<Mutex<Vec<Received>>>,
+    received: Arc<Mutex<Kept>>,
     count: watch::Receiver<usize>,
 }
 
@@ -38,7 +70,7 @@ impl Subscriber {
             })
             .await?;
         let mut messages = consumer.messages().await?;
-        let received = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::new(Mutex::new(Kept::default()));
         let (sender, count) = watch::channel(0);
         let into = Arc::clone(&received);
         tokio::spawn(async move {
@@ -46,7 +78,7 @@ impl Subscriber {
                 let body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
                 let mut received = into.lock().unwrap_or_else(PoisonError::into_inner);
                 received.push(Received { subject: message.subject.to_string(), body });
-                if sender.send(received.len()).is_err() {
+                if sender.send(received.count()).is_err() {
                     return;
                 }
             }
@@ -54,12 +86,13 @@ impl Subscriber {
         Ok(Self { received, count })
     }
 
-    /// Waits for the message with this index.
-    pub(in crate::rehearsal) async fn at(&self, index: usize) -> anyhow::Result<Received> {
+    /// Waits for the message with this index; returns it with its index. If it is not kept any more, this is the oldest one that is.
+    pub(in crate::rehearsal) async fn at(&self, index: usize) -> anyhow::Result<(usize, Received)> {
         let mut count = self.count.clone();
         count.wait_for(|count| *count > index).await.context("the subscription ended")?;
-        let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
-        received.get(index).cloned().context("received messages are kept")
+        let kept = self.kept();
+        let (found, received) = kept.from(index).next().context("the last messages are kept")?;
+        Ok((found, received.clone()))
     }
 
     /// Waits for a matching message after the first `after` messages; returns it with its index.
@@ -73,7 +106,8 @@ impl Subscriber {
         let search = async {
             loop {
                 count.borrow_and_update();
-                let found = self.snapshot().into_iter().enumerate().skip(after).find(|(_, received)| fits(received));
+                let found =
+                    self.kept().from(after).find(|(_, received)| fits(received)).map(|(at, found)| (at, found.clone()));
                 if let Some(found) = found {
                     return Ok(found);
                 }
@@ -84,13 +118,36 @@ impl Subscriber {
         waited.map_err(|_| anyhow!("{what} did not arrive within {} s", WAIT_LIMIT.as_secs()))?
     }
 
-    /// All messages received so far.
+    /// The last received messages.
     pub(in crate::rehearsal) fn snapshot(&self) -> Vec<Received> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept().messages.iter().cloned().collect()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of messages received so far.
     pub(in crate::rehearsal) fn len(&self) -> usize {
         *self.count.borrow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_messages_are_kept_with_their_numbers() {
+        let mut kept = Kept::default();
+        for number in 0..KEPT_MAX + 7 {
+            kept.push(Received { subject: number.to_string(), body: Value::Null });
+        }
+        assert_eq!((kept.messages.len(), kept.count()), (KEPT_MAX, KEPT_MAX + 7));
+        for (wanted, found) in [(0, 7), (7, 7), (8, 8), (KEPT_MAX + 6, KEPT_MAX + 6)] {
+            let (index, received) = kept.from(wanted).next().unwrap();
+            assert_eq!((index, received.subject.clone()), (found, found.to_string()));
+        }
+        assert!(kept.from(KEPT_MAX + 7).next().is_none());
     }
 }

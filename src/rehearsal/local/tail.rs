@@ -20,7 +20,7 @@ impl Tail {
         Self { received: local.subscriber.len(), delivered }
     }
 
-    /// Waits for the next event and prints it. Nothing is lost if the future is dropped.
+    /// Waits for the next event and prints it. Nothing is lost if the future is dropped; messages are left out only if very many come at once.
     ///
     /// # Errors
     /// If the sandbox or the subscription has ended.
@@ -33,8 +33,9 @@ impl Tail {
                 screen.action("belvo", &webhook(&delivery));
             }
             received = local.subscriber.at(self.received) => {
-                self.received += 1;
-                print(&received?, screen);
+                let (index, received) = received?;
+                self.received = index + 1;
+                print(&received, screen);
             }
         }
         Ok(())

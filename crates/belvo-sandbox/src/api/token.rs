@@ -70,6 +70,7 @@ pub(super) async fn create(State(shared): Context, body: Bytes) -> Result<axum::
             world.tokens.remove(&old);
         }
         world.minted.push_back((now, access.clone()));
+        world.minted_count += 1;
         let scopes = scopes.into_iter().map(str::to_owned).collect();
         let token = Token { link, scopes, expires_at, alive: true, last_error: None, feature, callback_urls };
         world.tokens.insert(access.clone(), token);
