@@ -10,7 +10,7 @@
 //! - `person`: the other links of a person, in several bodies
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
-//! - `operations`: the operations of the HTTP API, with `queries`; `answers`, `requests`: the bodies that only HTTP has
+//! - `operations`: the operations of the HTTP API, with `queries`; `answers`, `status`, `requests`: the bodies that only HTTP has
 //! - `digest`: all links and their versions as two numbers
 //! - `rfc3339`: the time in every body; `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
 //!   record
@@ -32,6 +32,7 @@ mod record;
 mod requests;
 mod rfc3339;
 mod secrets;
+mod status;
 mod words;
 
 pub use answers::{
@@ -62,6 +63,7 @@ pub use record::{BadRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
 pub use requests::{DropRequest, UpdateRequest};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
+pub use status::{BelvoStatus, PartitionStatus, Status, SweepStatus};
 pub use words::{
     AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,

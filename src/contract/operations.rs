@@ -16,6 +16,7 @@ use super::queries::{
     WATCH_EVENTS,
 };
 use super::requests::{DropRequest, UpdateRequest};
+use super::status::Status;
 
 /// What the holder of an API token may do. A token has one or several of these scopes.
 #[derive(
@@ -85,12 +86,16 @@ pub enum Operation {
     WatchEvents,
     /// `GET /v1/prompts`
     ListPrompts,
+    /// `GET /v1/prompts/held`
+    ListHeldPrompts,
     /// `GET /v1/summary`
     GetSummary,
     /// `GET /v1/institutions`
     ListInstitutions,
     /// `GET /v1/activity`
     GetActivity,
+    /// `GET /v1/status`
+    GetStatus,
     /// `GET /v1/dead-letters`
     ListDeadLetters,
     /// `GET /v1/dead-letters/{sequence}`
@@ -171,7 +176,15 @@ impl Operation {
 
     /// Whether the answer comes from relink's store and so has the header `Relink-As-Of`.
     pub const fn is_from_store(self) -> bool {
-        matches!(self, Self::ListLinks | Self::GetLink | Self::ListPrompts | Self::GetSummary | Self::ListInstitutions)
+        matches!(
+            self,
+            Self::ListLinks
+                | Self::GetLink
+                | Self::ListPrompts
+                | Self::ListHeldPrompts
+                | Self::GetSummary
+                | Self::ListInstitutions
+        )
     }
 
     /// The row of the table.
@@ -256,6 +269,16 @@ impl Operation {
                     const { &[page::<LinksPage>()] },
                 )
             },
+            Self::ListHeldPrompts => Row {
+                query: LIST_PROMPTS,
+                about: "`episode.prompt` says why: the link is muted, its institution has an incident, its user may get no message now, or \
+                    relink asks Belvo whose link it is. The command `release` ends the first two. A page may be empty and still have `next`.",
+                ..list(
+                    "/v1/prompts/held",
+                    "List the links whose users were not prompted yet",
+                    const { &[page::<LinksPage>()] },
+                )
+            },
             Self::GetLink => {
                 one("/v1/links/{id}", "Get a link", const { &[answer::<ShownLink>(200, "The state of the link.")] })
             }
@@ -275,6 +298,14 @@ impl Operation {
                     "/v1/activity",
                     "Count what happened in the last hours",
                     const { &[answer::<ActivitySummary>(200, "The counts.")] },
+                )
+            },
+            Self::GetStatus => Row {
+                about: "When each sweep last ended, what is left of the budget of calls to Belvo, and what waits in the journal and in NATS.",
+                ..list(
+                    "/v1/status",
+                    "Show how fresh relink's view is, and what waits",
+                    const { &[answer::<Status>(200, "The numbers.")] },
                 )
             },
             Self::ListInstitutions => Row {
