@@ -71,6 +71,10 @@ metrics! {
         "requests without valid credentials, to `webhooks`, `status` or `v1`";
     INPUTS: Counter "relink_inputs_total" ["kind", "outcome"]
         "handled inputs: `accepted`, or the reason of the refusal or of the dead letter";
+    INPUTS_WAITING: Gauge "relink_inputs_waiting" ["partition"]
+        "messages of each partition that are not handled yet, read every few seconds";
+    INPUTS_OLDEST_SECONDS: Gauge "relink_inputs_oldest_seconds" ["partition"]
+        "how long the oldest message of each partition has waited to be handled";
     INPUTS_REMOVED: Counter "relink_inputs_removed_total" []
         "inputs that were removed from `BELVO` before relink read them, at least";
     UNREADABLE_FIELDS: Counter "relink_unreadable_fields_total" ["field"]
@@ -99,6 +103,10 @@ metrics! {
         "links whose creation was not finished at once: `begun`, `finished`, `unfinished`, `removed`";
     JOBS: Counter "relink_jobs_total" ["job", "outcome"]
         "attempts of jobs: `reported`, `retried` or `given_up`";
+    BELVO_REQUESTS_LEFT: Gauge "relink_belvo_requests_left" []
+        "requests that may be sent to Belvo now; 0 during a pause that Belvo asked for";
+    BELVO_REQUESTS_MAX: Gauge "relink_belvo_requests_max" []
+        "the most requests in a window (`RELINK_BELVO_REQUESTS_PER_30S`); sweeps use three quarters of it";
     BELVO_UNEXPECTED_RESPONSES: Counter "relink_belvo_unexpected_responses_total" ["status"]
         "responses that do not have the form of Belvo's API, such as a gateway's page";
     DRIFT: Counter "relink_drift_total" ["institution", "from", "to"]

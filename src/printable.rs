@@ -10,7 +10,7 @@
 //! characters, blanks other than the space, variation selectors and fillers, private and unassigned characters, and
 //! more than `MARKS_MAX` combining marks in a row.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use serde_json::Value;
 
@@ -31,6 +31,12 @@ pub fn shortened(text: &str, length_max: usize) -> String {
     let mut shown = escaped(&text[..end], &[], &escape);
     let _infallible = write!(shown, "… ({} more)", text[end..].chars().count());
     shown
+}
+
+/// A number with its noun: "1 link", "2 links".
+pub fn counted<N: Display + From<u8> + PartialEq>(count: N, noun: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// The text without a limit on its length; line breaks and tabs are kept.

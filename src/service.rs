@@ -50,6 +50,7 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::declaration::StreamError;
 use crate::nats::events::Events;
 use crate::nats::history::Histories;
+use crate::nats::lag::LagReader;
 use crate::nats::node::{Node, NodeError, NodeOptions};
 use crate::nats::publisher::{Publisher, PublisherOptions};
 use crate::nats::server_binary::ServerSource;
@@ -74,6 +75,8 @@ pub struct Service {
     streams: Task<Result<(), StreamError>>,
     /// Tries Belvo's keys once.
     _keys_check: Option<Task<()>>,
+    /// Reads what waits in the partitions.
+    _lag_reader: Task<()>,
     jobs: Option<Task<()>>,
     reconciler: Option<(Reconciler, Task<()>)>,
     outbound: Vec<Task<()>>,
@@ -186,6 +189,9 @@ impl Service {
             },
         });
         let streams = spawn(after(is_ready.clone(), stop.clone(), watch.run(stop.clone())));
+        let lag_reader = LagReader::new(context.clone(), subjects.clone(), config.nats.streams.partitions);
+        let lag = lag_reader.lag();
+        let lag_reader = spawn(after(is_ready.clone(), stop.clone(), lag_reader.run(stop.clone())));
         let keys_check = belvo.clone().map(|belvo| spawn(probe::check_keys(belvo)));
         let jobs = belvo.clone().map(|belvo| {
             let known = KnownLinks { store: Arc::new(store.clone()), policy: config.policy.clone() };
@@ -228,6 +234,8 @@ impl Service {
             clock: http_clock,
             belvo,
             drift: reconciler.as_ref().map(|(reconciler, _)| reconciler.drift()),
+            steps_ended: reconciler.as_ref().map(|(reconciler, _)| reconciler.steps_ended()),
+            lag,
             activity,
             as_of,
             not_ready,
@@ -252,6 +260,7 @@ impl Service {
             node_stop,
             streams,
             _keys_check: keys_check,
+            _lag_reader: lag_reader,
             jobs,
             reconciler,
             outbound,

@@ -251,6 +251,7 @@ fn some_event() -> impl Strategy<Value = Event> {
         some_time().prop_map(Command::Snooze),
         Just(Command::Verify),
         Just(Command::Unsupersede),
+        Just(Command::Release),
     ];
     let successor = (some_time(), other_link())
         .prop_map(|(observed_at, by)| Event::Superseded(SuccessorObservation { observed_at, by }));

@@ -46,6 +46,19 @@ pub struct Usage {
     pub most_in_span: usize,
 }
 
+/// What is left of the budget at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetLeft {
+    /// The most requests in a window.
+    pub requests_max: usize,
+    /// The requests that may be sent at once for a person or a job. Sweeps may use three quarters of the budget only.
+    pub requests_left: usize,
+    /// The length of the window.
+    pub span: Duration,
+    /// How long the pause that Belvo asked for goes on; `None` without one.
+    pub paused_for: Option<Duration>,
+}
+
 /// The call budget. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -119,6 +132,17 @@ impl Budget {
         self.window().usage
     }
 
+    /// What is left now.
+    pub fn left(&self) -> BudgetLeft {
+        let (requests_max, now) = (self.shared.requests_max, self.clock().elapsed());
+        let mut window = self.window();
+        window.forget(now);
+        let paused_for = window.paused_until.and_then(|until| until.checked_sub(now)).filter(|pause| !pause.is_zero());
+        let free = requests_max.saturating_sub(window.sent.len());
+        let requests_left = if paused_for.is_some() { 0 } else { free };
+        BudgetLeft { requests_max, requests_left, span: window.span, paused_for }
+    }
+
     /// The clock of the budget.
     pub(super) fn clock(&self) -> &Clock {
         &self.shared.clock
@@ -149,9 +173,7 @@ impl Window {
         if let Some(until) = self.paused_until.filter(|&until| until > now) {
             return Err(until - now);
         }
-        while self.sent.front().is_some_and(|&sent| now.saturating_sub(sent) >= self.span) {
-            self.sent.pop_front();
-        }
+        self.forget(now);
         // The request may be sent when this earlier one is no longer in the window.
         let Some(excess) = self.sent.len().checked_sub(requests_max) else {
             self.sent.push_back(now);
@@ -161,6 +183,13 @@ impl Window {
         };
         let blocking = self.sent.get(excess).copied().unwrap_or(now);
         Err((blocking + self.span).saturating_sub(now))
+    }
+
+    /// Forgets the requests that are no longer in the window.
+    fn forget(&mut self, now: Duration) {
+        while self.sent.front().is_some_and(|&sent| now.saturating_sub(sent) >= self.span) {
+            self.sent.pop_front();
+        }
     }
 
     fn pause(&mut self, now: Duration, span: Duration) {
@@ -228,6 +257,20 @@ mod tests {
         }
         assert_eq!(clock.elapsed(), SPAN * 2);
         assert_eq!(budget.usage(), Usage { requests: 7, most_in_span: 3 });
+    }
+
+    #[tokio::test]
+    async fn what_is_left_comes_back_after_the_window_and_after_a_pause() {
+        let (clock, manual) = Clock::manual(crate::link::Timestamp::from_millis(0));
+        let budget = Budget::by(clock.clone(), 4);
+        let left = || (budget.left().requests_left, budget.left().paused_for);
+        assert_eq!((budget.left().requests_max, left()), (4, (4, None)));
+        budget.take(Urgency::Now).await.unwrap();
+        assert_eq!(left(), (3, None));
+        budget.pause(SECOND * 40);
+        assert_eq!(left(), (0, Some(SECOND * 40)));
+        manual.set(clock.now().after(SECOND * 40));
+        assert_eq!(left(), (4, None));
     }
 
     #[tokio::test]

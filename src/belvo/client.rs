@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use self::answer::{Answer, BODY_BYTES_MAX, REFRESH_PAUSE, Refused, THROTTLED_PAUSE, has_text, wait_named};
-use super::budget::{Budget, Urgency};
+use super::budget::{Budget, BudgetLeft, Urgency};
 use super::meaning::Meaning;
 use super::unrelated::Unrelated;
 use crate::contract::ApiError;
@@ -234,6 +234,11 @@ impl Client {
     /// Whether Belvo refuses the API keys, as far as the last answers show.
     pub fn are_keys_refused(&self) -> bool {
         self.keys_refused.load(Ordering::Relaxed)
+    }
+
+    /// What is left of the budget of calls.
+    pub fn budget_left(&self) -> BudgetLeft {
+        self.budget.left()
     }
 
     /// `GET /api/links/{id}/`.

@@ -267,6 +267,7 @@ pub(super) fn of_command(command: &contract::Command) -> Result<Meaning, Undecod
         (CommandName::Snooze, None) => return Err(Undecodable::shape("$.until", "missing: `snooze` needs it")),
         (CommandName::Verify, _) => Command::Verify,
         (CommandName::Unsupersede, _) => Command::Unsupersede,
+        (CommandName::Release, _) => Command::Release,
         (CommandName::Forget, _) => Command::Forget,
     };
     Ok(Meaning::event(Event::Command(command)))

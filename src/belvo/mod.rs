@@ -37,7 +37,7 @@ mod undecodable;
 mod unreadable;
 mod unrelated;
 
-pub use budget::{Budget, Urgency, Usage};
+pub use budget::{Budget, BudgetLeft, Urgency, Usage};
 pub use client::{
     BadClient, CallError, Client, IDS_MAX, LinkFilter, LinkRead, ListPage, ListPages, Question, RefreshAnswer, Reply,
     SecretId, SecretPassword, Timeouts, USER_KEYS_BYTES_MAX, USER_KEYS_MAX, UserKey, WidgetToken, Wire, http_client,

@@ -126,7 +126,7 @@ mod tests {
         check::<Command>(
             r#"{"command": "hunter2, expected x"}"#,
             "$.command",
-            "expected one of `mute`, `unmute`, `snooze`, `verify`, `unsupersede`, `forget`",
+            "expected one of `mute`, `unmute`, `snooze`, `verify`, `unsupersede`, `release`, `forget`",
         );
         check::<Command>(
             r#"{"command": "snooze", "until": "hunter2"}"#,

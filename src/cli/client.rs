@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -109,6 +109,17 @@ impl RelinkArgs {
     }
 }
 
+/// Refuses an address that is none, or that has a user or a password: the address is part of error messages. It is not quoted.
+fn check_url(url: &str) -> anyhow::Result<()> {
+    match Url::parse(url) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            bail!("--url must have no user and no password; relink takes an API token: --token or RELINK_API_TOKENS")
+        }
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
+        Ok(_) | Err(_) => bail!("--url must be an address such as http://127.0.0.1:8480"),
+    }
+}
+
 impl RunningRelink {
     /// The relink that these flags or the settings name, with the token that may do most.
     pub(super) fn of(args: RelinkArgs) -> anyhow::Result<Self> {
@@ -121,6 +132,7 @@ impl RunningRelink {
     }
 
     fn with(args: RelinkArgs, only_reads: bool) -> anyhow::Result<Self> {
+        args.url.as_deref().map_or(Ok(()), check_url)?;
         let (url, token) = match (args.url, args.token) {
             (Some(url), Some(token)) => (url, token),
             (url, token) => {

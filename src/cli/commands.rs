@@ -1,4 +1,4 @@
-//! The commands of an operator: `relink verify|mute|unmute|snooze|unsupersede|forget LINK`.
+//! The commands of an operator: `relink verify|mute|unmute|snooze|unsupersede|release|forget LINK`.
 //!
 //! relink stores a command and handles it like every other input. So the program waits until the command, by the id of its message,
 //! appears in the history of the link, and prints what it changed.
@@ -11,12 +11,13 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
+use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
 use super::sentences::{of_state, word_of};
 use crate::clock;
 use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record};
 use crate::link::LinkId;
-use crate::printable::printable;
+use crate::printable::{counted, printable};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +25,7 @@ Examples:
   relink snooze LINK --for 3days       no reminder for three days
   relink verify LINK                   read the link from Belvo now
   relink unsupersede LINK              ask the user about the old link again
+  relink release LINK                  prompt the user in spite of a mute or an incident
   relink forget LINK --yes             remove the link from relink for ever
 LINK is Belvo's id of the link. `relink why LINK` shows what a command has changed.";
 
@@ -61,7 +63,7 @@ pub(super) struct SnoozeArgs {
     #[arg(long, value_name = "TIME", conflicts_with = "span", required_unless_present = "span")]
     until: Option<String>,
     /// No reminder for this span, such as 3days or 12h
-    #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "SPAN", value_parser = parse_span)]
     span: Option<Duration>,
     #[command(flatten)]
     command: CommandArgs,
@@ -179,7 +181,8 @@ fn outcome(command: &str, handled: Option<&HistoryEntry>) -> String {
                 );
             }
             if !sent.is_empty() {
-                line(&mut text, format_args!("{} messages were published; see `relink why`", sent.len()));
+                let count = counted(sent.len(), "message");
+                line(&mut text, format_args!("Published: {count}; see `relink why`"));
             }
         }
         Err(_newer) => {

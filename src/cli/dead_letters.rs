@@ -6,16 +6,18 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 use self::bulk::{Action, BulkArgs};
 use super::client::{RelinkArgs, RunningRelink};
 use super::moment::Moment;
 use super::output::{BOLD, DIM, line, print, print_json};
-use crate::contract::At;
+use crate::contract::{At, DeadReason};
 use crate::link::Timestamp;
-use crate::printable::{escaped, printable, printable_json, printable_lines};
+use crate::printable::{counted, escaped, printable, printable_json, printable_lines};
 
 mod bulk;
 
@@ -83,7 +85,10 @@ impl Filter {
     }
 
     /// The dead letters that match, in their order.
-    fn of(&self, letters: Vec<Value>) -> Vec<Value> {
+    ///
+    /// # Errors
+    /// No dead letter can have the reason.
+    fn of(&self, letters: Vec<Value>) -> anyhow::Result<Vec<Value>> {
         let before: Option<Timestamp> = self.before.map(Moment::time);
         let is_wanted = |letter: &Value| {
             // A time that cannot be read is not known to be before anything.
@@ -91,7 +96,15 @@ impl Filter {
             self.reason.as_ref().is_none_or(|reason| letter["reason"].as_str() == Some(reason))
                 && before.is_none_or(|before| at.is_some_and(|at| at < before))
         };
-        letters.into_iter().filter(is_wanted).collect()
+        // A newer relink may have a reason that this program does not know.
+        let has_reason = |reason: &str| letters.iter().any(|letter| letter["reason"].as_str() == Some(reason));
+        if let Some(reason) = self.reason.as_ref().filter(|reason| !has_reason(reason)) {
+            let known: Vec<&str> = DeadReason::VARIANTS.iter().map(|known| known.as_str()).collect();
+            if !known.contains(&reason.as_str()) {
+                bail!("no dead letter has the reason `{}`; the reasons are {}", printable(reason), known.join(", "));
+            }
+        }
+        Ok(letters.into_iter().filter(is_wanted).collect())
     }
 }
 
@@ -99,7 +112,7 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(args.relink)?;
     match args.command {
         DeadLettersCommand::List { filter } => {
-            let letters = filter.of(relink.dead_letters().await?);
+            let letters = filter.of(relink.dead_letters().await?)?;
             if relink.json {
                 print_json(&json!({"dead_letters": letters}))
             } else if letters.is_empty() && !filter.is_empty() {
@@ -149,8 +162,7 @@ fn counts(letters: &[Value]) -> String {
     let mut by_reason: Vec<_> = by_reason.into_iter().collect();
     by_reason.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let reasons: Vec<_> = by_reason.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    let (count, plural) = (letters.len(), if letters.len() == 1 { "" } else { "s" });
-    format!("{DIM}{count} dead letter{plural}: {}{DIM:#}\n", reasons.join(", "))
+    format!("{DIM}{}: {}{DIM:#}\n", counted(letters.len(), "dead letter"), reasons.join(", "))
 }
 
 /// One dead letter with its payload.
@@ -208,11 +220,19 @@ mod tests {
         let sequences = |reason: Option<&str>, before: Option<&str>| {
             let before = before.map(|before| Moment::parse(before).unwrap());
             let filter = Filter { reason: reason.map(str::to_owned), before };
-            filter.of(letters.clone()).iter().map(|letter| letter["sequence"].as_u64().unwrap()).collect::<Vec<_>>()
+            let found = filter.of(letters.clone()).unwrap();
+            found.iter().map(|letter| letter["sequence"].as_u64().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(sequences(None, None), [1, 2, 3]);
         assert_eq!(sequences(Some("unknown_code"), None), [2, 3]);
         assert_eq!(sequences(Some("unknown_code"), Some("2026-11-22")), [2]);
         assert_eq!(sequences(None, Some("2026-11-20T10:00:00Z")), [0; 0]);
+        assert_eq!(sequences(Some("malformed"), None), [0; 0], "the reason exists, and no dead letter has it");
+        let nope = Filter { reason: Some("nope".to_owned()), before: None };
+        let problem = nope.of(letters.clone()).unwrap_err().to_string();
+        assert!(
+            problem.starts_with("no dead letter has the reason `nope`; the reasons are malformed, no_link"),
+            "{problem}"
+        );
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::{DIM, line, print, print_json};
 use crate::config::{Config, Loaded, Sources};
 use crate::os;
-use crate::printable::printable;
+use crate::printable::{counted, printable};
 use crate::service::doctor::{Check, Verdict, examine};
 
 pub(super) const EXAMPLES: &str = "\
@@ -18,7 +18,7 @@ Examples:
   relink doctor                        with the settings in RELINK_*, as for the service
   relink doctor --config relink.toml --json
                                        with the file of the service, for a program
-It works with and without a running relink, and changes nothing: it writes and removes one file in the data directory.
+It works with and without a running relink, and changes nothing: it writes and removes one file in the data directory. \
 Run it as the user that runs relink.
 Exit codes: 0 without a problem (warnings are none), 1 with a problem, 78 if the configuration cannot be used.";
 
@@ -74,7 +74,8 @@ fn report(checks: &[Check]) -> String {
     }
     let count = |wanted: Verdict| checks.iter().filter(|check| check.verdict == wanted).count();
     let (problems, warnings) = (count(Verdict::Problem), count(Verdict::Warning));
-    line(&mut text, format_args!("{} checks: {problems} problems, {warnings} warnings", checks.len()));
+    let (problems, warnings) = (counted(problems, "problem"), counted(warnings, "warning"));
+    line(&mut text, format_args!("{}: {problems}, {warnings}", counted(checks.len(), "check")));
     text
 }
 
@@ -92,6 +93,6 @@ mod tests {
             advice: Some(HOSTILE.to_owned()),
         };
         let text = report(&[check]);
-        assert!(is_safe(&text) && text.ends_with("1 checks: 1 problems, 0 warnings\n"), "{text:?}");
+        assert!(is_safe(&text) && text.ends_with("1 check: 1 problem, 0 warnings\n"), "{text:?}");
     }
 }

@@ -5,17 +5,20 @@ use crate::contract::{PromptWord, Record, StateWord, UpdatePhaseWord};
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
 
-/// What relink waits for. `due_at` is the link's next deadline, if it has one.
-pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+/// What relink waits for. `due_at` is the link's next deadline, if it has one. `observes`: relink only records the messages to users.
+pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> Vec<String> {
     let mut steps = match record.state {
         StateWord::Removed => vec!["Nothing happens any more.".to_owned()],
         StateWord::Unconfirmed => vec![of_unconfirmed(record, due_at, now)],
         StateWord::Valid => of_valid(record, due_at, now),
-        StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due_at, now),
+        StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due_at, observes, now),
         StateWord::Updating => of_updating(record, due_at, now),
     };
     if record.muted && record.state != StateWord::Removed {
         steps.push("The link is muted: its user is neither prompted nor reminded until `relink unmute`.".to_owned());
+    }
+    if observes {
+        steps.push("relink only observes: messages to the user are recorded, and not sent.".to_owned());
     }
     steps
 }
@@ -70,7 +73,7 @@ fn of_valid(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<S
     steps
 }
 
-fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+fn of_broken(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> Vec<String> {
     let Some(episode) = &record.episode else { return Vec::new() };
     if let Some(by) = &episode.superseded_by {
         let by = printable(by);
@@ -87,7 +90,7 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<
             .to_owned(),
         (Some(PromptWord::Deferred), None) => format!(
             "The user has not been prompted, because the institution has an incident: many of its links failed \
-             together, or the institution is down. relink checks again at {}.",
+             together, or the institution is down. relink checks again at {}. `relink release` prompts the user now.",
             until()
         ),
         (Some(PromptWord::Deferred), Some(asked_at)) => format!(
@@ -110,7 +113,7 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<
         (Some(PromptWord::Sent) | None, _) if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
             "No reminder is due, because the user cannot repair this link.".to_owned()
         }
-        (Some(PromptWord::Sent) | None, _) => reminder(record, episode.reminders_count, due_at, now),
+        (Some(PromptWord::Sent) | None, _) => reminder(record, episode.reminders_count, due_at, observes, now),
     };
     let can_repair = Cause::from(episode.cause) != Cause::Unsupported;
     let any_time =
@@ -144,7 +147,7 @@ fn reason_of_wait(record: &Record) -> String {
     }
 }
 
-fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, now: Timestamp) -> String {
+fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> String {
     let Some(due_at) = due_at else {
         return "No reminder is due. relink waits until the user repairs the link.".to_owned();
     };
@@ -155,11 +158,14 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, now: Ti
     } else {
         ""
     };
-    format!(
-        "The user gets reminder {} at {}{because}, unless the link works again before.{first}",
-        sent_count.saturating_add(1),
-        at(due_at, now)
-    )
+    let (number, due_at) = (sent_count.saturating_add(1), at(due_at, now));
+    if observes {
+        return format!(
+            "relink records reminder {number} at {due_at}{because}, unless the link works again before. The user does not get it, because \
+             relink only observes.{first}"
+        );
+    }
+    format!("The user gets reminder {number} at {due_at}{because}, unless the link works again before.{first}")
 }
 
 fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {

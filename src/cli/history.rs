@@ -19,21 +19,25 @@ use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Re
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
 
-/// The history of a link. `message` is the id of a message to mark; `due_at` is the next deadline of the link.
-pub(super) fn show(
-    history: &History,
-    message: Option<&str>,
-    due_at: Option<Timestamp>,
-    now: Timestamp,
-) -> anyhow::Result<String> {
+/// What is known besides the history.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// The next deadline of the link.
+    pub(super) due_at: Option<Timestamp>,
+    /// relink only records the messages to users.
+    pub(super) observes: bool,
+}
+
+/// The history of a link. `message` is the id of a message to mark.
+pub(super) fn show(history: &History, message: Option<&str>, known: Known, now: Timestamp) -> anyhow::Result<String> {
     let begins_late = begins_late(history);
-    show_part(history, message, due_at, now, begins_late)
+    show_part(history, message, known, now, begins_late)
 }
 
 fn show_part(
     history: &History,
     message: Option<&str>,
-    due_at: Option<Timestamp>,
+    known: Known,
     now: Timestamp,
     begins_late: bool,
 ) -> anyhow::Result<String> {
@@ -49,7 +53,7 @@ fn show_part(
     }
     let mut text = String::new();
     let newest = history.entries.iter().rev().find(|entry| entry.kind == HistoryKind::State);
-    summary(&mut text, history, newest, due_at, now);
+    summary(&mut text, history, newest, known, now);
     if let (Some(id), Some(Some(entry))) = (message, mentioned) {
         line(&mut text, format_args!("\n{BOLD}The message {id}{BOLD:#}"));
         about_message(&mut text, entry, id);
@@ -62,7 +66,7 @@ fn show_part(
         let count = history.unreadable_count;
         line(
             &mut text,
-            format_args!("{DIM}  ({count} entries have a format that this version of relink cannot read){DIM:#}"),
+            format_args!("{DIM}  (entries in a format that this version of relink cannot read: {count}){DIM:#}"),
         );
     }
     if begins_late {
@@ -82,12 +86,12 @@ fn begins_late(history: &History) -> bool {
 }
 
 /// The last state of a link, without the history, which relink cannot read now.
-pub(super) fn show_last_state(last: &LastState, now: Timestamp) -> anyhow::Result<String> {
+pub(super) fn show_last_state(last: &LastState, observes: bool, now: Timestamp) -> anyhow::Result<String> {
     let as_of = last.as_of.as_deref().map_or_else(|| "?".to_owned(), printable);
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note + &show_part(&last.history, None, last.due_at, now, false)?)
+    Ok(note + &show_part(&last.history, None, Known { due_at: last.due_at, observes }, now, false)?)
 }
 
 /// The history with every text made printable.
@@ -129,13 +133,7 @@ fn mentions(entry: &HistoryEntry, id: &str) -> bool {
 }
 
 /// The state of the link, its outage, the messages to its user, and what happens next.
-fn summary(
-    text: &mut String,
-    history: &History,
-    newest: Option<&HistoryEntry>,
-    due_at: Option<Timestamp>,
-    now: Timestamp,
-) {
+fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, known: Known, now: Timestamp) {
     let Some(newest) = newest else {
         return line(
             text,
@@ -180,7 +178,7 @@ fn summary(
         last_outage(text, history, now);
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, due_at, now) {
+    for step in next_steps(&record, known.due_at, known.observes, now) {
         line(text, format_args!("  {step}"));
     }
 }
@@ -418,7 +416,7 @@ pub(super) mod tests {
     fn a_history_answers_five_questions() {
         // Why did the user get this message? Who reported the link as broken? When? Was the user prompted twice? What happens next?
         let due_at = Some(Timestamp::from_millis(1_700_176_400_000));
-        let text = show(&outage(), Some("2.1"), due_at, NOW).unwrap();
+        let text = show(&outage(), Some("2.1"), Known { due_at, observes: false }, NOW).unwrap();
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 
@@ -455,13 +453,13 @@ pub(super) mod tests {
         ];
         let entries = bodies.map(|(kind, body)| entry(kind, body)).into();
         let mut history = History { link_id: HOSTILE.to_owned(), entries, truncated: true, unreadable_count: 1 };
-        let text = show(&history, Some(HOSTILE), None, NOW).unwrap();
+        let text = show(&history, Some(HOSTILE), Known::default(), NOW).unwrap();
         assert!(is_safe(&text), "{text:?}");
         assert!(text.contains("\\u{1b}[2J") && text.contains('é') && text.contains('▶'), "{text}");
-        assert!(is_safe(&show(&history, Some("\u{1b}other"), None, NOW).unwrap_err().to_string()));
+        assert!(is_safe(&show(&history, Some("\u{1b}other"), Known::default(), NOW).unwrap_err().to_string()));
         for count in [5, 2, 1, 0] {
             history.entries.truncate(count);
-            let text = show(&history, None, None, NOW).unwrap();
+            let text = show(&history, None, Known::default(), NOW).unwrap();
             assert!(is_safe(&text), "{text:?}");
         }
     }

@@ -16,7 +16,7 @@ use super::sentences::span;
 use crate::clock;
 use crate::contract::{At, INSTITUTIONS_ON_PAGE};
 use crate::link::Timestamp;
-use crate::printable::printable_json;
+use crate::printable::{counted, printable_json};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Examples:
   relink institutions --state down     those that are down
   relink institutions --not-operational --watch
                                        those with trouble, again every two seconds
-An institution is down if many of its links fail together, if Belvo's API answers the calls about several of its links that it is down, or if
+An institution is down if many of its links fail together, if Belvo's API answers the calls about several of its links that it is down, or if \
 Belvo's status page says so. Prompts of its links are deferred meanwhile: this is its incident.";
 
 #[derive(Args, Debug)]
@@ -130,8 +130,7 @@ fn table(institutions: &[Value], now: Timestamp, width: Option<u16>) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut text = lines_of(&table);
-    let (count, plural) = (institutions.len(), if institutions.len() == 1 { "" } else { "s" });
-    line(&mut text, format_args!("{DIM}{count} institution{plural}{DIM:#}"));
+    line(&mut text, format_args!("{DIM}{}{DIM:#}", counted(institutions.len(), "institution")));
     text
 }
 
@@ -152,7 +151,11 @@ fn row(one: &Value, now: Timestamp) -> [String; 7] {
         Value::Object(of) => {
             let count = of.get("links_count").and_then(Value::as_u64).unwrap_or(0);
             let began = of.get("began_at").map_or_else(|| "?".to_owned(), since);
-            if count == 0 { format!("for {began}") } else { format!("for {began}, {count} links at its begin") }
+            if count == 0 {
+                format!("for {began}")
+            } else {
+                format!("for {began}, {} at its begin", counted(count, "link"))
+            }
         }
         _ => "-".to_owned(),
     };

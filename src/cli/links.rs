@@ -16,7 +16,7 @@ use super::sentences::{at, of_cause, of_state, span, word_of};
 use crate::clock;
 use crate::contract::{At, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, Timestamp};
-use crate::printable::{printable, printable_json};
+use crate::printable::{counted, printable, printable_json};
 
 pub(super) const LIST_EXAMPLES: &str = "\
 Examples:
@@ -168,12 +168,13 @@ fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) ->
     let mut text = lines_of(&table);
     let count = listed.links.len();
     if listed.has_more {
-        line(&mut text, format_args!("{DIM}the first {count} links; --limit prints more{DIM:#}"));
+        line(&mut text, format_args!("{DIM}the first {}; --limit prints more{DIM:#}", counted(count, "link")));
     } else {
-        line(&mut text, format_args!("{DIM}{count} link{}{DIM:#}", if count == 1 { "" } else { "s" }));
+        line(&mut text, format_args!("{DIM}{}{DIM:#}", counted(count, "link")));
     }
     if !listed.unreadable.is_empty() {
-        line(&mut text, format_args!("{} more links have records that cannot be read", listed.unreadable.len()));
+        let count = listed.unreadable.len();
+        line(&mut text, format_args!("records that cannot be read: {}", counted(count, "more link")));
     }
     text
 }
@@ -198,11 +199,9 @@ fn user(link: &Value, observes: bool) -> String {
         (Some("postponed"), _) => "prompt postponed".to_owned(),
         (Some("muted"), _) => "not prompted".to_owned(),
         (_, 0) if observes => "prompt recorded, not sent".to_owned(),
-        (_, 1) if observes => "prompt and 1 reminder recorded, not sent".to_owned(),
-        (_, count) if observes => format!("prompt and {count} reminders recorded, not sent"),
+        (_, count) if observes => format!("prompt and {} recorded, not sent", counted(count, "reminder")),
         (_, 0) => "prompted".to_owned(),
-        (_, 1) => "prompted, 1 reminder".to_owned(),
-        (_, count) => format!("prompted, {count} reminders"),
+        (_, count) => format!("prompted, {}", counted(count, "reminder")),
     };
     format!("{cause}: {prompted}{muted}")
 }
@@ -270,11 +269,8 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
         line(&mut text, format_args!("Data last arrived at {}.", at(data_at.0, now)));
     }
     line(&mut text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, due_at, now) {
+    for step in next_steps(&record, due_at, observing.now, now) {
         line(&mut text, format_args!("  {step}"));
-    }
-    if observing.now {
-        line(&mut text, format_args!("  relink only observes: messages to the user are recorded, and not sent."));
     }
     Ok(text)
 }
@@ -332,6 +328,7 @@ mod tests {
         let text = shown(&link, Observing { now: true, prompt: true }, NOW).unwrap();
         assert!(text.contains("only recorded the prompt (observe mode)") && !text.contains("was prompted"), "{text}");
         assert!(text.contains("messages to the user are recorded, and not sent"), "{text}");
+        assert!(text.contains("relink records reminder 2") && !text.contains("gets reminder"), "{text}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ Examples:
   relink mcp --config relink.toml      for the configuration of an assistant: it starts this program
   RELINK_NAMED_API_TOKENS=assistant:read:TOKEN relink mcp --url https://relink.example.com
                                        with a token that may only read
-The tools are why, show, links, summary and dead_letters; none of them changes anything. Of several tokens, the one that may do least
+The tools are why, show, links, summary and dead_letters; none of them changes anything. Of several tokens, the one that may do least \
 besides reading is used.";
 
 /// What an assistant reads about the tools.

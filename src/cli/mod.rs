@@ -34,13 +34,16 @@ mod stats;
 mod tail;
 mod why;
 
+use std::error::Error as _;
 use std::io::Write;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use belvo_sandbox::SandboxArgs;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -125,6 +128,9 @@ enum Command {
     /// Ask the user about an old link again, although a newer link of the same user works
     #[command(after_help = commands::EXAMPLES)]
     Unsupersede(commands::CommandArgs),
+    /// Prompt the user of a link, although the link is muted or its institution has an incident
+    #[command(after_help = commands::EXAMPLES)]
+    Release(commands::CommandArgs),
     /// Remove a link from relink for ever, but not from Belvo
     #[command(after_help = commands::EXAMPLES)]
     Forget(commands::ForgetArgs),
@@ -237,7 +243,7 @@ struct SandboxCommand {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| in_plain_words(error).exit());
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -248,6 +254,21 @@ pub fn main() -> ExitCode {
             if error.is::<ConfigError>() { ExitCode::from(CONFIGURATION) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The error of a flag that takes a number says "invalid digit found in string"; this one says what the flag takes.
+fn in_plain_words(error: clap::Error) -> clap::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => printable(text),
+        Some(_) | None => "?".to_owned(),
+    };
+    let is_number = error.source().is_some_and(|source| source.is::<ParseIntError>());
+    if !is_number {
+        return error;
+    }
+    let (value, flag) = (text(ContextKind::InvalidValue), text(ContextKind::InvalidArg));
+    Cli::command()
+        .error(ErrorKind::ValueValidation, format!("invalid value '{value}' for '{flag}': must be a whole number"))
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -334,6 +355,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Unmute(args) => return commands::send("unmute", None, args).await,
         Command::Snooze(args) => return commands::snooze(args).await,
         Command::Unsupersede(args) => return commands::send("unsupersede", None, args).await,
+        Command::Release(args) => return commands::send("release", None, args).await,
         Command::Forget(args) => return commands::forget(args).await,
         Command::DeadLetters(args) => return dead_letters::run(args).await,
         Command::Completions { .. }

@@ -1,4 +1,4 @@
-//! A point in time as a person types it: a time, a date, or how long ago.
+//! What a person types as a value of a flag: a point in time (a time, a date, or how long ago), and a span.
 
 use std::time::Duration;
 
@@ -27,11 +27,15 @@ impl Moment {
         if let Ok(span) = humantime::parse_duration(text) {
             return Ok(Self::Ago(span));
         }
-        let time = text.parse::<Timestamp>();
-        time.map(Self::At).map_err(|_| {
+        let time = text.parse::<Timestamp>().map_err(|_| {
             "must be a time such as 2026-11-26T10:00:00Z, a date such as 2026-11-26, or how long ago: 3days, 12h"
                 .to_owned()
-        })
+        })?;
+        // Belvo's times without an offset are in UTC. A person may mean the time on the clock at the wall.
+        if lacks_offset(text) {
+            return Err("has no offset: add Z for UTC, or one such as -03:00".to_owned());
+        }
+        Ok(Self::At(time))
     }
 
     /// The point in time.
@@ -41,6 +45,20 @@ impl Moment {
             Self::Ago(span) => clock::now().before(span),
         }
     }
+}
+
+/// Whether a time that can be read has a time of day without an offset from UTC.
+fn lacks_offset(text: &str) -> bool {
+    let Some((_, time_of_day)) = text.trim().split_once(['T', 't', ' ']) else { return false };
+    !time_of_day.ends_with(['Z', 'z']) && !time_of_day.contains(['+', '-'])
+}
+
+/// Reads a span that a flag names, such as `3days` or `12h`.
+///
+/// # Errors
+/// A sentence with the accepted forms.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "must be a span such as 3days, 12h or 90s".to_owned())
 }
 
 #[cfg(test)]
@@ -68,5 +86,11 @@ mod tests {
         for text in ["", "yesterday", "-3days", "2026-13-01"] {
             assert!(time(text).starts_with("must be a time such as"), "{text}: {}", time(text));
         }
+        for text in ["2026-11-26T10:00:00", "2026-11-26 10:00", "20261126 1000", "26/11/2026 10:00"] {
+            let found = time(text);
+            assert!(found.starts_with("has no offset") || found.starts_with("must be a time"), "{text}: {found}");
+        }
+        assert!(time("2026-11-26T10:00:00").starts_with("has no offset"));
+        assert_eq!(time("2026-11-26 10:00-03"), "2026-11-26T13:00:00.000Z");
     }
 }

@@ -10,11 +10,12 @@ use clap::Args;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use super::moment::{Moment, span as parse_span};
 use super::output::{BOLD, DIM, line, print, print_json};
 use crate::config::{Config, Sources};
 use crate::link::Timestamp;
 use crate::nats::recorded::Recordings;
-use crate::printable::printable;
+use crate::printable::{counted, printable};
 use crate::replay::{self, Comparison, Difference, KindCount, SentKind, Span};
 use crate::{clock, os, service};
 
@@ -32,7 +33,7 @@ What a replay cannot know: it repeats the inputs that came. Other messages would
   - A question to Belvo that only the new policy asks has no recorded answer. It stays unanswered; the report counts them.
   - A user who gets another prompt, or none, may act otherwise.
   - If relink was stopped, its timers were late; in the replay they are on time.
-The settings that are not in the file of --policy are those of the service. The inputs of the span must still be there
+The settings that are not in the file of --policy are those of the service. The inputs of the span must still be there \
 (RELINK_INPUT_MAX_AGE). The replay of a link with more than RELINK_HISTORY states since --from begins later; the report counts them.";
 
 /// The default of `--tolerance`, in the form of the command line.
@@ -40,17 +41,17 @@ const TOLERANCE: &str = "1m";
 
 #[derive(Args, Debug)]
 pub(super) struct ReplayArgs {
-    /// Start of the span: a time such as 2026-11-01T00:00:00Z, or a span before now such as 7days
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    /// Start of the span: a time such as 2026-11-01T00:00:00Z, a date, or how long ago such as 7days
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
     from: Moment,
     /// End of the span; by default now, less the tolerance
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
     to: Option<Moment>,
     /// TOML file with the table `policy`, as in the file of the service; without it, the policy of the service
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// How far the times of two notices may differ and still count as the same
-    #[arg(long, value_name = "SPAN", default_value = TOLERANCE, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "SPAN", default_value = TOLERANCE, value_parser = parse_span)]
     tolerance: Duration,
     /// How many differences are printed; 0: all
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -63,35 +64,11 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
-/// A time, or a span before now.
-#[derive(Clone, Copy, Debug)]
-enum Moment {
-    At(Timestamp),
-    Before(Duration),
-}
-
-impl Moment {
-    fn time(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::At(at) => at,
-            Self::Before(span) => now.before(span),
-        }
-    }
-}
-
-fn moment(text: &str) -> Result<Moment, String> {
-    if let Ok(at) = text.parse() {
-        return Ok(Moment::At(at));
-    }
-    let span = humantime::parse_duration(text).map(Moment::Before);
-    span.map_err(|_| "must be a time such as 2026-11-01T00:00:00Z, or a span before now such as 7days".to_owned())
-}
-
 pub(super) async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let ReplayArgs { from, to, policy, tolerance, first, config, json } = args;
     os::keep_new_files_private();
     let now = clock::now();
-    let (from, to) = (from.time(now), to.map_or_else(|| now.before(tolerance), |to| to.time(now)));
+    let (from, to) = (from.time(), to.map_or_else(|| now.before(tolerance), Moment::time));
     if from >= to {
         bail!("--from ({from}) must be earlier than --to ({to})");
     }
@@ -160,13 +137,16 @@ fn report(comparison: &Comparison, shown: usize) -> String {
     line(
         &mut text,
         format_args!(
-            "{BOLD}{} to {}{BOLD:#}: {inputs_count} inputs of {links_count} links were replayed; nothing was written.",
-            span.from, span.to
+            "{BOLD}{} to {}{BOLD:#}: replayed {} of {}; nothing was written.",
+            span.from,
+            span.to,
+            counted(*inputs_count, "input"),
+            counted(*links_count, "link")
         ),
     );
     if comparison.is_same() {
         let same: u64 = kinds.values().map(|count| count.same).sum();
-        line(&mut text, format_args!("No difference: the replay sends the same {same} messages."));
+        line(&mut text, format_args!("No difference: the replay sends the same {}.", counted(same, "message")));
     } else {
         text.push_str(&table(comparison));
         text.push('\n');
@@ -184,7 +164,7 @@ fn report(comparison: &Comparison, shown: usize) -> String {
     }
     let rest = differences.len().saturating_sub(shown);
     if rest > 0 {
-        line(&mut text, format_args!("{DIM}and {rest} more differences; --first 0 prints all{DIM:#}"));
+        line(&mut text, format_args!("{DIM}and {}; --first 0 prints all{DIM:#}", counted(rest, "more difference")));
     }
     text.push_str(&limits(comparison));
     text
@@ -278,14 +258,7 @@ mod tests {
     #[test]
     fn the_same_messages_are_no_difference() {
         let comparison = comparison(vec![reminder(1, 10)], vec![reminder(1, 10)]);
-        assert!(report(&comparison, 20).contains("No difference: the replay sends the same 1 messages."));
+        assert!(report(&comparison, 20).contains("No difference: the replay sends the same 1 message."));
         assert_eq!(as_json(&comparison, 20)["differences_count"], 0);
-    }
-
-    #[test]
-    fn a_moment_is_a_time_or_a_span_before_now() {
-        assert_eq!(moment("2026-11-01T00:00:00Z").unwrap().time(at(0)).to_string(), "2026-11-01T00:00:00.000Z");
-        assert_eq!(moment("2m").unwrap().time(at(2)), at(0));
-        assert!(moment("yesterday").unwrap_err().contains("7days"));
     }
 }

@@ -164,6 +164,7 @@ const fn of_event(event: EventName) -> &'static str {
         EventName::Snooze => "the user gets no reminders before a given time",
         EventName::Verify => "relink reads the link from Belvo now",
         EventName::Unsupersede => "the user is asked about this link again, although a newer link works",
+        EventName::Release => "the user is prompted, although the link was muted or its institution had an incident",
         EventName::Forget => "relink removes the link for ever",
     }
 }

@@ -17,7 +17,7 @@ use super::moment::Moment;
 use super::output::{print, print_json, terminal_width};
 use super::progress::Progress;
 use super::tail::EventReader;
-use crate::contract::NoticeName;
+use crate::contract::{INSTITUTIONS_ON_PAGE, NoticeName};
 #[cfg(test)]
 use crate::link::Timestamp;
 use crate::printable::printable;
@@ -31,9 +31,9 @@ Examples:
   relink stats --since 7days --by institution
   relink stats --since 2026-10-01 --until 2026-11-01 --csv > october.csv
   relink stats --json                  the same, for a program
-An outage belongs to the range in which it was detected. A share is the part of these outages that reached a stage. P50 and P90 are the times
-within which half, and nine tenths, of the outages went on from the stage before. The stream keeps the newest messages of each type and
-link (RELINK_HISTORY); what it no longer has is not counted. relink does not record that a user opens the repair page, because mail scanners open
+An outage belongs to the range in which it was detected. A share is the part of these outages that reached a stage. P50 and P90 are the times \
+within which half, and nine tenths, of the outages went on; the line above each table says from where to where. The stream keeps the newest messages of each type and \
+link (RELINK_HISTORY); what it no longer has is not counted. relink does not record that a user opens the repair page, because mail scanners open \
 it too; `updating` is the creation of a widget token.";
 
 /// The notices from which the funnel is computed.
@@ -102,6 +102,11 @@ pub(super) async fn run(args: StatsArgs) -> anyhow::Result<ExitCode> {
     }
     let relink = RunningRelink::of(args.relink)?;
     let reading = read(&relink).await?;
+    if let Some(name) = &args.institution
+        && !reading.has_institution(name)
+    {
+        check_institution(&relink, name).await?;
+    }
     let groups = if args.by.is_empty() { Group::ALL.to_vec() } else { args.by };
     let report = Report::of(&reading, range, args.institution.as_deref(), &groups);
     if relink.json {
@@ -111,6 +116,17 @@ pub(super) async fn run(args: StatsArgs) -> anyhow::Result<ExitCode> {
     } else {
         print(&report.tables(terminal_width()))
     }
+}
+
+/// Fails if relink does not know the institution: a mistyped name must not look like an institution without outages.
+async fn check_institution(relink: &RunningRelink, name: &str) -> anyhow::Result<()> {
+    let (_, limit) = INSTITUTIONS_ON_PAGE;
+    let answer = relink.get(&format!("/v1/institutions?limit={limit}")).await?;
+    let known = answer["institutions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if known.iter().all(|one| one["institution"].as_str() != Some(name)) {
+        bail!("relink knows no institution `{}`; `relink institutions` lists those that it knows", printable(name));
+    }
+    Ok(())
 }
 
 async fn read(relink: &RunningRelink) -> anyhow::Result<Reading> {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::client::{RelinkArgs, RunningRelink, is_unavailable};
-use super::history;
+use super::history::{self, Known};
 use super::output::{print, print_json};
 use crate::clock;
 use crate::link::LinkId;
@@ -40,12 +40,14 @@ pub(super) async fn run(WhyArgs { subject, relink }: WhyArgs) -> anyhow::Result<
 pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Result<String> {
     let (link, behind) = parts(subject)?;
     let link = link.as_str();
+    // Without an answer, the next lines have the error.
+    let observes = relink.observes().await.unwrap_or_default();
     let history = match relink.history(link).await {
         Ok(history) => history,
         // The history is on NATS, and the last state is in the store too.
         Err(error) if is_unavailable(&error) => {
             let last = relink.last_state(link).await.map_err(|_| error)?;
-            return history::show_last_state(&last, clock::now());
+            return history::show_last_state(&last, observes, clock::now());
         }
         Err(error) => return Err(error),
     };
@@ -53,7 +55,7 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Re
     let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
     // Without the deadline, the output only lacks a time.
     let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
-    history::show(&history, message.as_deref(), due_at, clock::now())
+    history::show(&history, message.as_deref(), Known { due_at, observes }, clock::now())
 }
 
 /// The link, and what follows it in the id of a message. A message id is `<link>.<version>.<n>`, and no link id has a dot.

@@ -358,6 +358,9 @@ pub enum CommandName {
     Verify,
     /// The link is not superseded: prompt its user again, and do not let the same link supersede it any more.
     Unsupersede,
+    /// Publish the prompt that a mute or an incident of the institution keeps back. The mute ends; quiet hours and the pause after another
+    /// message to the person still count.
+    Release,
     /// Replace the link by a tombstone.
     Forget,
 }

@@ -10,7 +10,7 @@
 //! - `person`: the other links of a person, in several bodies
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
-//! - `operations`: the operations of the HTTP API; `answers`, `requests`: the bodies that only HTTP has
+//! - `operations`: the operations of the HTTP API, with `queries`; `answers`, `status`, `requests`: the bodies that only HTTP has
 //! - `digest`: all links and their versions as two numbers
 //! - `rfc3339`: the time in every body; `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
 //!   record
@@ -27,10 +27,12 @@ mod notice;
 mod operations;
 mod output;
 mod person;
+mod queries;
 mod record;
 mod requests;
 mod rfc3339;
 mod secrets;
+mod status;
 mod words;
 
 pub use answers::{
@@ -46,20 +48,22 @@ pub use input::{
     Observation, ReadOutcome, STATUS_PAGE, Source, TOKEN_HEADER, Webhook, Widget,
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
-pub use operations::{
-    ACTIVITY_HOURS, Access, Answer, Body, DEAD_LETTERS_ON_PAGE, EVENTS_WAIT_MAX, INSTITUTIONS_ON_PAGE, LINKS_ON_PAGE,
-    Method, Operation, Parameter, ParameterKind, Row, Scope, Shape,
-};
+pub use operations::{Access, Answer, Body, Method, Operation, Row, Scope, Shape};
 pub use output::{
     Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,
 };
 pub use person::{
     AlsoBroken, AlsoEnding, LastMessageRecord, MessagedRecord, NeedRecord, PersonRecord, WaitingLinkRecord,
 };
+pub use queries::{
+    ACTIVITY_HOURS, DEAD_LETTERS_ON_PAGE, EVENTS_WAIT_MAX, INSTITUTIONS_ON_PAGE, LINKS_ON_PAGE, Parameter,
+    ParameterKind,
+};
 pub use record::{BadRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
 pub use requests::{DropRequest, UpdateRequest};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
+pub use status::{BelvoStatus, PartitionStatus, Status, SweepStatus};
 pub use words::{
     AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,

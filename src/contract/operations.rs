@@ -11,7 +11,12 @@ use super::answers::{
     MintedToken, NotStored, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
 };
 use super::input::{ApiError, Command, InstitutionStatus, Webhook, Widget};
+use super::queries::{
+    GET_ACTIVITY, LIST_DEAD_LETTERS, LIST_INSTITUTIONS, LIST_LINKS, LIST_PROMPTS, Parameter, STATUS_SECRET,
+    WATCH_EVENTS,
+};
 use super::requests::{DropRequest, UpdateRequest};
+use super::status::Status;
 
 /// What the holder of an API token may do. A token has one or several of these scopes.
 #[derive(
@@ -81,12 +86,16 @@ pub enum Operation {
     WatchEvents,
     /// `GET /v1/prompts`
     ListPrompts,
+    /// `GET /v1/prompts/held`
+    ListHeldPrompts,
     /// `GET /v1/summary`
     GetSummary,
     /// `GET /v1/institutions`
     ListInstitutions,
     /// `GET /v1/activity`
     GetActivity,
+    /// `GET /v1/status`
+    GetStatus,
     /// `GET /v1/dead-letters`
     ListDeadLetters,
     /// `GET /v1/dead-letters/{sequence}`
@@ -105,42 +114,6 @@ pub enum Operation {
 
 /// Adds a type to the generator, and returns a reference to its schema.
 pub type Shape = fn(&mut SchemaGenerator) -> Schema;
-
-/// A parameter of a query.
-#[derive(Clone, Copy, Debug)]
-pub struct Parameter {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is.
-    pub about: &'static str,
-    /// Its type.
-    pub kind: ParameterKind,
-}
-
-/// The type of a parameter.
-#[derive(Clone, Copy, Debug)]
-pub enum ParameterKind {
-    /// A text.
-    Text,
-    /// A state of a link.
-    State,
-    /// A link id.
-    Link,
-    /// A whole number, from 0.
-    Number,
-    /// A whole number of seconds, from 0.
-    Seconds {
-        /// The largest value.
-        max: u64,
-    },
-    /// A whole number from 1 to the maximum, with a default.
-    Limit {
-        /// The value if it is absent.
-        default: usize,
-        /// The largest value.
-        max: usize,
-    },
-}
 
 /// An answer with a success.
 #[derive(Clone, Copy)]
@@ -187,64 +160,6 @@ pub struct Body {
     pub may_be_empty: bool,
 }
 
-/// The page sizes of lists of links: the default and the maximum.
-pub const LINKS_ON_PAGE: (usize, usize) = (100, 1_000);
-
-/// The page sizes of dead letters: the default and the maximum.
-pub const DEAD_LETTERS_ON_PAGE: (usize, usize) = (100, 1_000);
-
-/// The number of institutions in an answer: the default and the maximum. Belvo has some hundreds.
-pub const INSTITUTIONS_ON_PAGE: (usize, usize) = (1_000, 10_000);
-
-/// The number of hours of activity in an answer: the default and the maximum.
-pub const ACTIVITY_HOURS: (usize, usize) = (24, 24);
-
-/// The longest answer with events, in seconds. A request may take two minutes.
-pub const EVENTS_WAIT_MAX: u64 = 100;
-
-const INSTITUTION: Parameter = text("institution", "Belvo's name of the institution; the whole name.");
-const EXTERNAL_ID: Parameter = text("external_id", "Your own id of the link's user; the whole id.");
-const AFTER_LINK: Parameter =
-    Parameter { name: "after", about: "The `next` of the last page.", kind: ParameterKind::Link };
-
-const LIST_LINKS: &[Parameter] = &[
-    Parameter { name: "state", about: "Only links in this state.", kind: ParameterKind::State },
-    INSTITUTION,
-    EXTERNAL_ID,
-    limit(LINKS_ON_PAGE),
-    AFTER_LINK,
-];
-
-const WATCH_EVENTS: &[Parameter] = &[
-    Parameter { name: "after", about: "Begin behind this sequence; default: now.", kind: ParameterKind::Number },
-    Parameter { name: "link", about: "Only messages about this link.", kind: ParameterKind::Link },
-    text("institution", "Only messages with this institution."),
-    text("kind", "Only `state`, `notice`, `observed`, `job`, `refused` or `incident`; several with commas."),
-    text("type", "Only this type of notice or job; several with commas."),
-    Parameter {
-        name: "wait",
-        about: "How many seconds to wait for messages; default: the maximum; 0: only those that are there.",
-        kind: ParameterKind::Seconds { max: EVENTS_WAIT_MAX },
-    },
-];
-
-const LIST_PROMPTS: &[Parameter] = &[INSTITUTION, EXTERNAL_ID, limit(LINKS_ON_PAGE), AFTER_LINK];
-
-const GET_ACTIVITY: &[Parameter] = &[{
-    let (default, max) = ACTIVITY_HOURS;
-    Parameter { name: "hours", about: "How many hours.", kind: ParameterKind::Limit { default, max } }
-}];
-
-const LIST_INSTITUTIONS: &[Parameter] = &[limit(INSTITUTIONS_ON_PAGE)];
-
-const LIST_DEAD_LETTERS: &[Parameter] = &[
-    Parameter { name: "after", about: "The `next` of the last page.", kind: ParameterKind::Number },
-    limit(DEAD_LETTERS_ON_PAGE),
-];
-
-const STATUS_SECRET: &[Parameter] =
-    &[text("secret", "One of RELINK_STATUS_WEBHOOK_SECRETS, because the status page sends no header.")];
-
 impl Operation {
     /// The name of the operation in the document.
     pub fn as_str(self) -> &'static str {
@@ -261,7 +176,15 @@ impl Operation {
 
     /// Whether the answer comes from relink's store and so has the header `Relink-As-Of`.
     pub const fn is_from_store(self) -> bool {
-        matches!(self, Self::ListLinks | Self::GetLink | Self::ListPrompts | Self::GetSummary | Self::ListInstitutions)
+        matches!(
+            self,
+            Self::ListLinks
+                | Self::GetLink
+                | Self::ListPrompts
+                | Self::ListHeldPrompts
+                | Self::GetSummary
+                | Self::ListInstitutions
+        )
     }
 
     /// The row of the table.
@@ -346,6 +269,16 @@ impl Operation {
                     const { &[page::<LinksPage>()] },
                 )
             },
+            Self::ListHeldPrompts => Row {
+                query: LIST_PROMPTS,
+                about: "`episode.prompt` says why: the link is muted, its institution has an incident, its user may get no message now, or \
+                    relink asks Belvo whose link it is. The command `release` ends the first two. A page may be empty and still have `next`.",
+                ..list(
+                    "/v1/prompts/held",
+                    "List the links whose users were not prompted yet",
+                    const { &[page::<LinksPage>()] },
+                )
+            },
             Self::GetLink => {
                 one("/v1/links/{id}", "Get a link", const { &[answer::<ShownLink>(200, "The state of the link.")] })
             }
@@ -365,6 +298,14 @@ impl Operation {
                     "/v1/activity",
                     "Count what happened in the last hours",
                     const { &[answer::<ActivitySummary>(200, "The counts.")] },
+                )
+            },
+            Self::GetStatus => Row {
+                about: "When each sweep last ended, what is left of the budget of calls to Belvo, and what waits in the journal and in NATS.",
+                ..list(
+                    "/v1/status",
+                    "Show how fresh relink's view is, and what waits",
+                    const { &[answer::<Status>(200, "The numbers.")] },
                 )
             },
             Self::ListInstitutions => Row {
@@ -424,14 +365,6 @@ const ACCEPTED: [Answer; 1] = [answer::<Stored>(202, "The message is stored.")];
 const EVENTS: [Answer; 1] = [Answer { is_stream: true, ..answer::<StreamEvent>(200, "The messages.") }];
 const CHECKED: [Answer; 1] = [answer::<AddressCheck>(200, "Webhooks go to this address.")];
 const READY: [Answer; 1] = [answer::<Ready>(200, "Ready.")];
-
-const fn text(name: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, about, kind: ParameterKind::Text }
-}
-
-const fn limit((default, max): (usize, usize)) -> Parameter {
-    Parameter { name: "limit", about: "The most items of the answer.", kind: ParameterKind::Limit { default, max } }
-}
 
 fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()

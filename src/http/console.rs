@@ -42,11 +42,13 @@ const FILES: &[File] = &[
     ("commands.js", SCRIPT, include_str!("console/commands.js")),
     ("dead_letters.js", SCRIPT, include_str!("console/dead_letters.js")),
     ("dom.js", SCRIPT, include_str!("console/dom.js")),
+    ("held.js", SCRIPT, include_str!("console/held.js")),
     ("link.js", SCRIPT, include_str!("console/link.js")),
     ("links.js", SCRIPT, include_str!("console/links.js")),
     ("live.js", SCRIPT, include_str!("console/live.js")),
     ("machine.js", SCRIPT, include_str!("console/machine.js")),
     ("overview.js", SCRIPT, include_str!("console/overview.js")),
+    ("status.js", SCRIPT, include_str!("console/status.js")),
     ("why.js", SCRIPT, include_str!("console/why.js")),
     ("style.css", STYLE, include_str!("console/style.css")),
     // The plots: uPlot 1.6.32, unchanged, with its licence beside it.

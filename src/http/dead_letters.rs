@@ -21,7 +21,7 @@ use crate::printable::printable;
 pub(super) async fn list(State(server): State<SharedServer>, query: Query) -> Result<Json<DeadLettersPage>, Problem> {
     query.only(&["after", "limit"])?;
     let limit = query.limit(DEAD_LETTERS_ON_PAGE)?;
-    let letters = server.dead_letters.list(query.parse("after")?.unwrap_or(0), limit).await?;
+    let letters = server.dead_letters.list(query.number("after")?.unwrap_or(0), limit).await?;
     let total = server.dead_letters.count().await?;
     let next = letters.last().filter(|_| letters.len() == limit).map(|letter| letter.sequence);
     Ok(Json(DeadLettersPage { dead_letters: letters.iter().map(summary).collect(), next, total }))

@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::problem::{Kind, Problem};
 use super::{Server, SharedServer};
-use crate::belvo;
+use crate::belvo::{self, BudgetLeft};
 use crate::contract::{Alive, At, JournalWaiting, Ready};
 use crate::journal::{Acknowledge, Waiting};
+use crate::metric;
 
 /// The warning while Belvo refuses the keys. The service logs it at its start too.
 pub const KEYS_REFUSED: &str = "Belvo refuses the API keys: check belvo.secret_id, belvo.secret_password and belvo.url";
@@ -57,11 +58,21 @@ fn not_ready(detail: String, reasons: Vec<String>, journal: &JournalWaiting) -> 
 }
 
 /// What waits for NATS.
-fn waiting(server: &Server) -> JournalWaiting {
+pub(super) fn waiting(server: &Server) -> JournalWaiting {
     let Waiting { records, bytes, since } = server.journal.waiting();
     JournalWaiting { waiting: records, bytes, oldest_at: since.map(At) }
 }
 
 pub(super) async fn metrics(State(server): State<SharedServer>) -> impl IntoResponse {
+    if let Some(belvo) = &server.belvo {
+        record_budget(belvo.budget_left());
+    }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], server.metrics.render())
+}
+
+/// The budget also changes without a call, so it is read when somebody asks.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a floating-point number")]
+fn record_budget(left: BudgetLeft) {
+    metrics::gauge!(metric::BELVO_REQUESTS_LEFT.name).set(left.requests_left as f64);
+    metrics::gauge!(metric::BELVO_REQUESTS_MAX.name).set(left.requests_max as f64);
 }

@@ -11,6 +11,8 @@
 //!   GET  /v1/links[/{id}[/history]]      links.rs         the links, and the history of one
 //!   GET  /v1/events                      events.rs        the messages about links, as they come
 //!   GET  /v1/prompts                     prompts.rs       the links whose users have to be asked right now
+//!   GET  /v1/prompts/held                prompts.rs       the links whose users were not prompted yet
+//!   GET  /v1/status                      status_now.rs    when sweeps ended, Belvo's budget, what waits
 //!   GET  /v1/summary                     links.rs         links by state, incidents, drift
 //!   GET  /v1/activity                    activity.rs      what happened in the last hours, as numbers
 //!   GET  /v1/institutions                institutions.rs  the state of each institution
@@ -63,6 +65,7 @@ mod repair;
 mod report;
 mod scan;
 mod status;
+mod status_now;
 mod v1;
 
 use std::collections::BTreeMap;
@@ -87,7 +90,7 @@ use crate::activity::ActivityLog;
 use crate::belvo::{self, Meaning, Undecodable};
 use crate::clock::{self, Clock};
 use crate::config::Config;
-use crate::contract::{InputKind, Receipt, TOKEN_HEADER};
+use crate::contract::{InputKind, Receipt, SweepStatus, TOKEN_HEADER};
 use crate::journal::{Acknowledge, Entry, Journal, Stored};
 use crate::link::{LinkId, Policy, Timestamp};
 use crate::metric;
@@ -95,6 +98,7 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::envelope;
 use crate::nats::events::Events;
 use crate::nats::history::Histories;
+use crate::nats::lag::Lag;
 use crate::nats::subject::Subjects;
 use crate::outbound::Targets;
 use crate::store::Store;
@@ -123,6 +127,10 @@ pub struct Parts {
     pub belvo: Option<belvo::Client>,
     /// How many transitions only a sweep has found since the start, by institution; `None` without a reconciler.
     pub drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
+    /// The last complete sweep of each kind, by its name; `None` without a reconciler.
+    pub steps_ended: Option<watch::Receiver<BTreeMap<&'static str, SweepStatus>>>,
+    /// What waits in the partitions of the input stream.
+    pub lag: watch::Receiver<Lag>,
     /// What the node has done in the last day.
     pub activity: ActivityLog,
     /// The time up to which the store is known to have followed `KV_links`; `None` until it has caught up.
@@ -144,6 +152,8 @@ pub struct Server {
     clock: Clock,
     belvo: Option<belvo::Client>,
     drift: Option<watch::Receiver<BTreeMap<String, u64>>>,
+    steps_ended: Option<watch::Receiver<BTreeMap<&'static str, SweepStatus>>>,
+    lag: watch::Receiver<Lag>,
     activity: ActivityLog,
     as_of: watch::Receiver<Option<Timestamp>>,
     not_ready: watch::Receiver<Vec<String>>,
@@ -183,6 +193,8 @@ impl Server {
             clock,
             belvo,
             drift,
+            steps_ended,
+            lag,
             activity,
             as_of,
             not_ready,
@@ -197,6 +209,8 @@ impl Server {
             store,
             belvo,
             drift,
+            steps_ended,
+            lag,
             activity,
             as_of,
             not_ready,

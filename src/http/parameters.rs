@@ -2,6 +2,7 @@
 //! would not notice that the answer is not filtered.
 
 use std::fmt::Display;
+use std::num::ParseIntError;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -79,6 +80,12 @@ impl Query {
     /// The parsed value of a parameter; `None` if it is absent or empty.
     pub(super) fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.text(name).map(|text| text.parse().map_err(|error| bad(name, &format!("{error}")))).transpose()
+    }
+
+    /// A whole number, from 0; `None` if it is absent or empty.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
+        let parsed = self.text(name).map(str::parse).transpose();
+        parsed.map_err(|_: ParseIntError| bad(name, "must be a whole number, from 0"))
     }
 
     /// The parameter `limit`: the number of items on a page, between 1 and a maximum, with a default.

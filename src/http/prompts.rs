@@ -1,5 +1,5 @@
 //! `GET /v1/prompts`: the links whose users would have to be asked right now. For a first deployment, or for a notifier that has lost
-//! messages.
+//! messages. `GET /v1/prompts/held`: the links whose users were not prompted yet, for operators.
 //!
 //! Two ranges of the index by state have all broken links. A page reads the next links of both, in the order of their ids, and leaves out
 //! those that nobody is asked about: so it may have fewer links than its limit, and still not be the last one.
@@ -7,13 +7,13 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 
-use super::SharedServer;
 use super::connection::ClientGone;
 use super::links::public;
 use super::parameters::Query;
 use super::problem::Problem;
+use super::{Server, SharedServer};
 use crate::contract::{LINKS_ON_PAGE, LinksPage};
-use crate::link::{LinkId, StateName};
+use crate::link::{Link, LinkId, StateName};
 use crate::store::{self, Store, StoreError, StoredLink};
 
 /// The states of a broken link that nobody is repairing.
@@ -23,6 +23,24 @@ pub(super) async fn list(
     State(server): State<SharedServer>,
     Extension(client): Extension<ClientGone>,
     query: Query,
+) -> Result<Json<LinksPage>, Problem> {
+    page(&server, &client, &query, Link::is_asked_for).await
+}
+
+pub(super) async fn list_held(
+    State(server): State<SharedServer>,
+    Extension(client): Extension<ClientGone>,
+    query: Query,
+) -> Result<Json<LinksPage>, Problem> {
+    page(&server, &client, &query, |link| link.held_prompt().is_some()).await
+}
+
+/// A page of the broken links that `is_listed`.
+async fn page(
+    server: &Server,
+    client: &ClientGone,
+    query: &Query,
+    is_listed: impl Fn(&Link) -> bool,
 ) -> Result<Json<LinksPage>, Problem> {
     query.only(&["institution", "external_id", "limit", "after"])?;
     let query = store::Query {
@@ -34,12 +52,12 @@ pub(super) async fn list(
         limit: query.limit(LINKS_ON_PAGE)?,
     };
     let Broken { links: stored, mut unreadable, next } =
-        server.scan(&client, move |store| broken(store, &query)).await?;
+        server.scan(client, move |store| broken(store, &query)).await?;
     let mut links = Vec::new();
     for (id, stored) in stored {
         let parsed = stored.link();
         match parsed {
-            Ok(link) if link.is_asked_for() => links.push(public(&stored)?),
+            Ok(link) if is_listed(&link) => links.push(public(&stored)?),
             Ok(_) => {}
             Err(_unreadable) => unreadable.push(id.to_string()),
         }

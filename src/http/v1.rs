@@ -13,7 +13,7 @@ use super::auth::Caller;
 use super::problem::Problem;
 use super::{
     SharedServer, activity, as_of, auth, dead_letters, events, institutions, links, not_found, prompts, repair, report,
-    wrong_method,
+    status_now, wrong_method,
 };
 use crate::contract::{Operation, Scope};
 
@@ -50,6 +50,8 @@ fn handler(operation: Operation) -> Option<MethodRouter<SharedServer>> {
         Operation::GetHistory => get(links::history),
         Operation::WatchEvents => get(events::watch),
         Operation::ListPrompts => get(prompts::list),
+        Operation::ListHeldPrompts => get(prompts::list_held),
+        Operation::GetStatus => get(status_now::show),
         Operation::GetSummary => get(links::summary),
         Operation::GetActivity => get(activity::summary),
         Operation::ListInstitutions => get(institutions::list),

@@ -22,6 +22,13 @@ impl Link {
         self.awaits_user().is_some_and(|episode| episode.prompt == Prompt::Sent)
     }
 
+    /// The open episode, if its user was not prompted and nobody is repairing the link. The user of a superseded link is not to be
+    /// prompted, so nothing is held.
+    pub fn held_prompt(&self) -> Option<&Episode> {
+        let (State::Invalid { episode } | State::TokenRequired { episode }) = &self.state else { return None };
+        Some(episode).filter(|episode| episode.prompt != Prompt::Sent && episode.superseded_by.is_none())
+    }
+
     /// The first time at or after `at` that is outside of the quiet hours of the user.
     pub(super) fn after_quiet_hours(&self, at: Timestamp, policy: &Policy) -> Timestamp {
         policy.settings().quiet_hours.as_ref().map_or(at, |quiet_hours| quiet_hours.end(at, &self.profile))

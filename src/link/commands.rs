@@ -64,6 +64,7 @@ impl TransitionBuilder<'_> {
                 self.push_verify_job();
             }
             Command::Unsupersede => self.unsupersede(&mut state)?,
+            Command::Release => self.release(&mut state)?,
             Command::Forget => return Ok(self.remove(&state, Removal::Forgotten)),
         }
         Ok(state)

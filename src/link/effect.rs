@@ -225,6 +225,9 @@ pub enum Refusal {
     /// The policy lets no link supersede another one.
     #[error("the policy lets no link supersede another one")]
     SupersedeOff,
+    /// Neither a mute nor an incident keeps a prompt of the link back.
+    #[error("neither a mute nor an incident keeps a prompt of the link back")]
+    NothingHeld,
     /// No deadline of the link has passed.
     #[error("no deadline of the link has passed")]
     NotDue,

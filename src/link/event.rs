@@ -305,6 +305,8 @@ pub enum Command {
     Verify,
     /// The link is not superseded: prompt its user again, and do not let the same link supersede it any more.
     Unsupersede,
+    /// Emit the prompt that a mute or an incident keeps back.
+    Release,
     /// Replace the link by a tombstone.
     Forget,
 }
@@ -379,6 +381,8 @@ pub enum EventName {
     Verify,
     /// [`Command::Unsupersede`]
     Unsupersede,
+    /// [`Command::Release`]
+    Release,
     /// [`Command::Forget`]
     Forget,
 }
@@ -434,6 +438,7 @@ impl Event {
                 Command::Snooze(_) => EventName::Snooze,
                 Command::Verify => EventName::Verify,
                 Command::Unsupersede => EventName::Unsupersede,
+                Command::Release => EventName::Release,
                 Command::Forget => EventName::Forget,
             },
         }

@@ -23,9 +23,16 @@ impl Profile {
 impl TransitionBuilder<'_> {
     /// The prompt of an outage that nobody was prompted for: it waits for a read of the link if there never was one.
     pub(super) fn identify_or_prompt(&mut self, episode: &mut Episode) {
-        let is_kept_back = self.link.muted || self.is_deferred(episode.cause);
-        if is_kept_back || self.is_read || !self.policy.can_verify() || self.link.profile.is_identified() {
+        if self.link.muted || self.is_deferred(episode.cause) {
             return self.prompt(episode);
+        }
+        self.identify_or(episode, Self::prompt);
+    }
+
+    /// Asks Belvo whose link it is, if the link was never read; else goes on with the prompt.
+    pub(super) fn identify_or(&mut self, episode: &mut Episode, go_on: impl FnOnce(&mut Self, &mut Episode)) {
+        if self.is_read || !self.policy.can_verify() || self.link.profile.is_identified() {
+            return go_on(self, episode);
         }
         self.request_verification();
         episode.prompt = Prompt::Unidentified { until: self.now.after(self.policy.settings().verify_wait) };

@@ -80,6 +80,29 @@ impl TransitionBuilder<'_> {
         }
     }
 
+    /// An operator decides that the user is prompted although the link is muted or its institution has an incident. The mute ends. The pause
+    /// after another message to the person and the quiet hours stay, because they protect the user and end by themselves; so does the short
+    /// wait for the first read of a link.
+    pub(super) fn release(&mut self, state: &mut State) -> Result<(), Refusal> {
+        let (State::Invalid { episode } | State::TokenRequired { episode }) = state else {
+            return Err(Refusal::NothingHeld);
+        };
+        if episode.superseded_by.is_some() {
+            return Err(Refusal::AlreadyKnown);
+        }
+        let is_deferred = matches!(episode.prompt, Prompt::Deferred { .. });
+        if episode.prompt == Prompt::Sent || !(self.link.muted || is_deferred) {
+            return Err(Refusal::NothingHeld);
+        }
+        self.link.muted = false;
+        match episode.prompt {
+            Prompt::Muted => self.identify_or(episode, Self::end_deferral),
+            Prompt::Deferred { .. } => self.end_deferral(episode),
+            Prompt::Postponed { .. } | Prompt::Unidentified { .. } | Prompt::Sent => {}
+        }
+        Ok(())
+    }
+
     /// Emits the deferred prompt, unless the link is muted or its user may get no message now.
     fn end_deferral(&mut self, episode: &mut Episode) {
         episode.pause_reminders(self.now, self.policy);

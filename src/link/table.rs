@@ -118,6 +118,7 @@ pub const MOVES: &[Move] = &[
     row(S::Invalid, E::Snooze, &[S::Invalid]),
     row(S::Invalid, E::Verify, &[S::Invalid]),
     row(S::Invalid, E::Unsupersede, &[S::Invalid]),
+    row(S::Invalid, E::Release, &[S::Invalid]),
     row(S::Invalid, E::Forget, &[S::Removed]),
     // Token required: the link is broken until its user gives a new MFA token.
     row(S::TokenRequired, E::CredentialsRejected, &[S::Invalid]),
@@ -150,6 +151,7 @@ pub const MOVES: &[Move] = &[
     row(S::TokenRequired, E::Snooze, &[S::TokenRequired]),
     row(S::TokenRequired, E::Verify, &[S::TokenRequired]),
     row(S::TokenRequired, E::Unsupersede, &[S::TokenRequired]),
+    row(S::TokenRequired, E::Release, &[S::TokenRequired]),
     row(S::TokenRequired, E::Forget, &[S::Removed]),
     // Updating: the user is repairing the link, or the repair is being verified.
     row(S::Updating, E::CredentialsRejected, &[S::Updating]),

@@ -14,6 +14,7 @@
 //! | `raw_message` | reads a message whose headers the NATS client cannot parse |
 //! | `foreign` | steps over such messages on the output stream |
 //! | [`partition`] | reads one partition's deliveries, in order |
+//! | [`lag`] | reads how many messages of each partition wait |
 //! | `restore` | fills a new output stream from the store |
 //! | `streams_read` | reads facts and messages of the two streams for the node |
 //! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
@@ -27,7 +28,7 @@
 //! | [`connection`] | connects: addresses, login, TLS |
 //! | [`server`], [`server_binary`], [`server_login`] | a nats-server as a child process: started and stopped; its binary; its password |
 //!
-//! This module moves bytes. It never decides about a link. Only [`node`] reads the clock.
+//! This module moves bytes. It never decides about a link. Only [`node`] and [`lag`] read the clock.
 
 pub mod subject;
 
@@ -49,6 +50,7 @@ pub mod inspection;
 pub mod commit;
 pub mod envelope;
 pub(crate) mod foreign;
+pub mod lag;
 pub(crate) mod limit;
 pub mod node;
 mod notes;

@@ -19,7 +19,7 @@
 //! - `by_id`: reads links by their ids
 //! - `compare`: the change that a read would cause; `vanished`: links that Belvo does not know
 //! - `adoption`: links that were broken before relink was installed; `same_users`: newer links of a user
-//! - `deferred`: elements that could not be read
+//! - `deferred`: elements that could not be read; `timing`: when each step last ended
 //!
 //! The metrics are in [`crate::metric`], from `relink_drift_total` on.
 
@@ -30,6 +30,7 @@ mod consents;
 mod deferred;
 mod pace;
 mod same_users;
+mod timing;
 mod vanished;
 
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 use crate::belvo::{CallError, Client, IDS_MAX, LinkFilter, ListPage, ListPages, MissingGuard, Unrelated};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::contract::{InputKind, ReadOutcome};
 use crate::link::{LinkId, Policy, StateName};
 use crate::metric;
@@ -58,6 +59,7 @@ use self::by_id::is_about_keys;
 use self::compare::{Change, Known, Read};
 use self::deferred::{Deferred, Element, skipped};
 pub use self::pace::{Schedule, Step};
+use self::timing::StepsEnded;
 
 /// How many published messages may be unacknowledged at once.
 const PUBLISHES_MAX: usize = 64;
@@ -109,6 +111,7 @@ pub struct Reconciler {
     progress: Arc<Mutex<Progress>>,
     deferred: Arc<StdMutex<Deferred>>,
     drift: watch::Sender<BTreeMap<String, u64>>,
+    ended: watch::Sender<StepsEnded>,
 }
 
 /// The progress between steps. The progress is not stored: after a restart the steps repeat some reads.
@@ -170,7 +173,7 @@ impl Reconciler {
     pub fn rotating_from(link: Option<LinkId>, settings: SweepSettings, parts: Parts) -> Self {
         let progress = Progress { rotated_to: link, stalls_count: 0, adopted: Adopted::default() };
         let (progress, deferred) = (Arc::new(Mutex::new(progress)), Arc::default());
-        Self { settings, parts, progress, deferred, drift: watch::Sender::default() }
+        Self { settings, parts, progress, deferred, drift: watch::Sender::default(), ended: watch::Sender::default() }
     }
 
     /// How many transitions only a sweep has found since the start, by institution.
@@ -460,23 +463,6 @@ impl Reconciler {
         }
         let result = tokio::task::spawn_blocking(move || query(store.as_ref())).await;
         Ok(result.map_err(|_panic| SweepError::Panicked)??)
-    }
-
-    async fn timed<T>(
-        &self,
-        name: &'static str,
-        step: impl Future<Output = Result<T, SweepError>>,
-    ) -> Result<T, SweepError> {
-        let started = clock::instant();
-        let result = step.await;
-        if result.is_ok() {
-            metrics::gauge!(metric::SWEEP_SECONDS.name, "step" => name).set(started.elapsed().as_secs_f64());
-            let ended_at = Duration::from_millis(u64::try_from(self.parts.clock.now().as_millis()).unwrap_or_default());
-            metrics::gauge!(metric::SWEEP_ENDED_AT_SECONDS.name, "step" => name).set(ended_at.as_secs_f64());
-        } else {
-            metrics::counter!(metric::SWEEP_FAILURES.name, "step" => name).increment(1);
-        }
-        result
     }
 }
 

@@ -102,7 +102,7 @@ impl Publishers {
                 vec![(0, self.message(link, "observation", self.observation(link, status, now)))]
             }
             15 => {
-                let command = *random.pick(&["mute", "unmute", "unmute", "verify", "unsupersede"]);
+                let command = *random.pick(&["mute", "unmute", "release", "verify", "unsupersede"]);
                 vec![(0, self.message(link, "command", json!({"command": command})))]
             }
             16 if random.one_in(10) => {

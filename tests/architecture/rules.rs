@@ -74,6 +74,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "metric",
             "os",
             "direct",
+            "printable",
             "link",
             "clock",
             "belvo",

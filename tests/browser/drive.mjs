@@ -26,8 +26,8 @@ async function call(url, body, headers = {}) {
 }
 
 /** Asks again until the answer is there. */
-export async function until(what, ask) {
-  const end = Date.now() + 20_000;
+export async function until(what, ask, within = 20_000) {
+  const end = Date.now() + within;
   for (;;) {
     const found = await ask();
     if (found) return found;

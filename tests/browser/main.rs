@@ -124,6 +124,12 @@ fn console_links() -> u32 {
     asked.map_or(1_000, |asked| asked.parse().expect("RELINK_TEST_CONSOLE_LINKS is a number"))
 }
 
+/// A part of the names of the stories to play; all without it.
+#[expect(clippy::disallowed_methods, reason = "the environment asks for some stories only")]
+fn wanted_stories() -> Option<String> {
+    std::env::var("RELINK_TEST_STORIES").ok()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn users_repair_their_links_in_a_browser() {
     let (program, chromium) = (program().await, Chromium::find().await);
@@ -132,7 +138,7 @@ async fn users_repair_their_links_in_a_browser() {
     std::fs::create_dir_all(&screens).expect("cargo's temporary folder can be written");
     let options = json!({
         "chromium": chromium.program, "screens": screens, "key": KEY, "api_token": API_TOKEN, "webhook_secret": WEBHOOK_SECRET,
-        "console_links": console_links(),
+        "console_links": console_links(), "only": wanted_stories(),
         "hosted": hosted.addresses(), "page": on_page.addresses(),
     });
     let mut node = Command::new("node");

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use relink::activity::ActivityLog;
 use relink::clock::Clock;
 use relink::config::{Config, Sources};
-use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
+use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord, SweepStatus};
 use relink::http::{Limits, Parts, Server, router, serve};
 use relink::journal::{self, Acknowledge, Journal, NatsTarget};
 use relink::link::{Consent, DedupKey, Link, LinkId, RecentFact, State, Timestamp};
 use relink::nats::dead_letter::{DeadLetters, StoredLetter};
 use relink::nats::events::Events;
 use relink::nats::history::Histories;
+use relink::nats::lag::Lag;
 use relink::nats::publisher::{Publisher, PublisherOptions};
 use relink::nats::stream::{StreamSettings, ensure_all};
 use relink::nats::subject::Subjects;
@@ -46,6 +47,8 @@ pub(crate) struct Bench {
     pub(crate) client: Client,
     pub(crate) not_ready: watch::Sender<Vec<String>>,
     pub(crate) drift: watch::Sender<BTreeMap<String, u64>>,
+    pub(crate) steps_ended: watch::Sender<BTreeMap<&'static str, SweepStatus>>,
+    pub(crate) lag: watch::Sender<Lag>,
     pub(crate) activity: ActivityLog,
     pub(crate) as_of: watch::Sender<Option<Timestamp>>,
     pub(crate) shutdown: CancellationToken,
@@ -115,6 +118,8 @@ impl Bench {
         let options = PublisherOptions { timeout: Duration::from_millis(300), ..PublisherOptions::default() };
         let (not_ready, reasons) = watch::channel(Vec::new());
         let drift = watch::Sender::<BTreeMap<String, u64>>::default();
+        let (steps_ended, lag) =
+            (watch::Sender::<BTreeMap<&'static str, SweepStatus>>::default(), watch::Sender::<Lag>::default());
         let as_of = watch::Sender::new(None);
         let activity = ActivityLog::default();
         let belvo = config.belvo.keys.clone().map(|keys| {
@@ -141,6 +146,8 @@ impl Bench {
             clock: Clock::wall(),
             belvo,
             drift: Some(drift.subscribe()),
+            steps_ended: Some(steps_ended.subscribe()),
+            lag: lag.subscribe(),
             activity: activity.clone(),
             as_of: as_of.subscribe(),
             not_ready: reasons,
@@ -157,6 +164,8 @@ impl Bench {
             client,
             not_ready,
             drift,
+            steps_ended,
+            lag,
             activity,
             as_of,
             shutdown,

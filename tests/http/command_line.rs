@@ -270,7 +270,7 @@ async fn links_are_listed_with_filters_and_shown() {
     assert!(table.contains(LINK) && !table.contains("other-link"), "{table}");
     assert_eq!(printed(&bench, &["links", "--external-id", "a&state=valid"]).await, "no link matches\n");
     let first = printed(&bench, &["links", "--limit", "1"]).await;
-    assert!(first.contains("the first 1 links; --limit prints more"), "{first}");
+    assert!(first.contains("the first 1 link; --limit prints more"), "{first}");
     let json: Value = serde_json::from_str(&printed(&bench, &["links", "--json"]).await).unwrap();
     assert_eq!((json["links"].as_array().map(Vec::len), &json["more"]), (Some(2), &Value::Bool(false)), "{json}");
     let output = relink(&bench, &["links", "--state", "broken"]).await;

@@ -52,10 +52,19 @@ async fn dead_letters_are_replayed_and_dropped_in_bulk() {
     assert!(dry.ends_with("drop: 3 dead letters; nothing was done (--dry-run)\n") && dry.lines().count() == 4, "{dry}");
     let output = relink(&bench, &["dead-letters", "replay"]).await;
     assert_eq!(output.status.code(), Some(2), "which ones? {}", stderr(&output));
+    assert!(stderr(&output).contains("say which dead letters to replay"), "{}", stderr(&output));
+    let output = relink(&bench, &["dead-letters", "list", "--reason", "nope"]).await;
+    assert!(
+        !output.status.success() && stderr(&output).contains("no dead letter has the reason `nope`"),
+        "{}",
+        stderr(&output)
+    );
+    let output = relink(&bench, &["dead-letters", "show", "seven"]).await;
+    assert!(stderr(&output).contains("must be a whole number"), "{}", stderr(&output));
     assert!(bench.inputs().await.is_empty());
 
     let replayed = printed(&bench, &["dead-letters", "replay", "--reason", "unknown_code", "--yes"]).await;
-    assert_eq!(replayed, "2 of 2 dead letters were replayed\n");
+    assert_eq!(replayed, "replayed: 2 of 2 dead letters\n");
     assert_eq!(bench.inputs().await.len(), 2);
 
     let drop = ["dead-letters", "drop", "2", "--yes", "--by", "ana", "--why", "of a\ntest"];
@@ -133,6 +142,8 @@ async fn at_shows_the_state_of_a_time() {
     assert_eq!((&json["state"]["state"], &json["is_future"]), (&json!("valid"), &json!(false)));
     let output = relink(&bench, &["at", "unknown-link", "now"]).await;
     assert!(stderr(&output).contains("404: relink does not know the link"), "{}", stderr(&output));
+    let output = relink(&bench, &["at", LINK, "2023-11-14T22:13:20"]).await;
+    assert!(stderr(&output).contains("has no offset: add Z for UTC"), "{}", stderr(&output));
     let output = relink(&bench, &["at", LINK, "yesterday"]).await;
     assert!(stderr(&output).contains("must be a time such as"), "{}", stderr(&output));
 }
@@ -166,6 +177,24 @@ async fn stats_read_the_notices_and_the_open_outages() {
     assert!(printed(&bench, &["stats", "--csv"]).await.contains("total,,detected,0,,,\n"));
     let output = relink(&bench, &["stats", "--since", "1h", "--until", "2h"]).await;
     assert!(stderr(&output).contains("must be before --until"), "{}", stderr(&output));
+    // An institution of the notices is known, also if it has no links; a mistyped name is not.
+    let of_erebor = printed(&bench, &[&since[..], &["--institution", "erebor"]].concat()).await;
+    assert!(of_erebor.contains("Outages at erebor"), "{of_erebor}");
+    let output = relink(&bench, &["stats", "--institution", "nope"]).await;
+    assert!(!output.status.success() && stderr(&output).contains("knows no institution `nope`"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn an_address_with_a_password_is_refused_and_not_printed() {
+    let bench = Bench::new().await;
+    let url = bench.url.replace("http://", "http://ana:hunter2@");
+    for args in [&["links"][..], &["stats"], &["tail"], &["mute", LINK]] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_relink"));
+        let output = command.args(args).args(["--token", API_TOKEN, "--url", &url]).env_clear().output().await.unwrap();
+        let text = stderr(&output);
+        assert!(!output.status.success() && text.contains("--url must have no user"), "{text}");
+        assert!(!text.contains("hunter2") && output.stdout.is_empty(), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use relink::contract::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, NoticeName, Record, RefusedBody};
+use relink::contract::{
+    At, IncidentBecause, IncidentBody, IncidentCause, IncidentChange, NoticeName, Record, RefusedBody, SweepStatus,
+};
 use relink::engine::Activity;
 use relink::link::{Cause, Episode, EpisodeNumber, Link, Prompt, State, StateName, Timestamp, UpdatePhase};
+use relink::nats::lag::{Lag, PartitionLag};
 use relink::store::{Changes, Store};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, LINK, answer, because};
+use crate::bench::{API_TOKEN, Bench, LINK, WEBHOOK_SECRET, answer, because};
 use crate::support::within;
 
 fn valid() -> State {
@@ -71,7 +75,7 @@ async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
     bench.put("g", "erebor", sent(Cause::Credentials, Prompt::Deferred { until, asked_at: None }));
     let phase = UpdatePhase::WithUser { started_at: until, until };
     let episode = Episode { attempts_count: 1, ..episode(Cause::Token, until) };
-    bench.put("h", "erebor", State::Updating { episode, phase });
+    bench.put("h", "erebor", State::Updating { episode: episode.clone(), phase });
     bench.put("i", "erebor", valid());
     for (query, expected) in [
         ("", vec!["a", "b", "c", "d"]),
@@ -94,6 +98,14 @@ async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
         assert_eq!(seen, ["a", "b", "c", "d"], "{limit}");
     }
     bench.get("/v1/prompts?state=valid").await.problem(400, "bad-parameter");
+    // The others that are broken were not prompted; a superseded link is not to be asked about.
+    let superseded = Episode { superseded_by: Some("b".parse().unwrap()), prompt: Prompt::Muted, ..episode };
+    bench.put("j", "erebor", State::broken(superseded));
+    for (query, expected) in [("", vec!["f", "g"]), ("?institution=gringotts", vec![]), ("?after=f", vec!["g"])] {
+        let answer = bench.get(&format!("/v1/prompts/held{query}")).await;
+        assert_eq!((answer.status, ids(&answer.body)), (200, expected), "{query}");
+    }
+    bench.get("/v1/prompts/held?limit=0").await.problem(400, "bad-parameter");
 }
 
 fn episode(cause: Cause, opened_at: Timestamp) -> Episode {
@@ -117,7 +129,8 @@ async fn unknown_parameters_and_values_are_refused() {
     }
     let answer = bench.get("/v1/links?state=broken").await;
     assert!(answer.body["detail"].as_str().unwrap().contains("`token_required`"), "{}", answer.text);
-    bench.get("/v1/dead-letters?after=x").await.problem(400, "bad-parameter");
+    let answer = bench.get("/v1/dead-letters?after=x").await;
+    assert_eq!(answer.problem(400, "bad-parameter")["detail"], "`after`: must be a whole number, from 0.");
     bench.get("/v1/dead-letters/x").await.problem(400, "bad-parameter");
 }
 
@@ -172,6 +185,41 @@ async fn the_summary_contains_incidents_and_drift() {
     let summary = bench.get("/v1/summary").await.body;
     assert_eq!(summary["incidents"], json!([{"institution": "erebor", "began_at": at, "links_count": 21}]));
     assert_eq!(summary["drift_by_institution"], json!({"erebor": 4}));
+}
+
+#[tokio::test]
+async fn the_status_has_the_sweeps_the_budget_and_what_waits() {
+    let bench = Bench::with(&[
+        ("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET),
+        ("RELINK_API_TOKENS", API_TOKEN),
+        ("RELINK_BELVO_URL", "http://127.0.0.1:9"),
+        ("RELINK_BELVO_SECRET_ID", "id"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "password"),
+    ])
+    .await;
+    let empty = bench.get("/v1/status").await.body;
+    assert_eq!(
+        (&empty["sweeps"], &empty["partitions"], &empty["partitions_read_at"]),
+        (&json!([]), &json!([]), &json!(null))
+    );
+    let at = Timestamp::from_millis(1_700_000_000_000);
+    let ended = SweepStatus { step: "broken", ended_at: At(at), took_secs: 1.5 };
+    bench.steps_ended.send_replace(BTreeMap::from([("broken", ended)]));
+    let lags = vec![PartitionLag::default(), PartitionLag { waiting: 3, oldest_at: Some(at) }];
+    bench.lag.send_replace(Lag { read_at: Some(at), partitions: lags });
+    let status = bench.get("/v1/status").await.body;
+    let text = "2023-11-14T22:13:20.000Z";
+    assert_eq!(status["sweeps"], json!([{"step": "broken", "ended_at": text, "took_secs": 1.5}]));
+    let partitions =
+        json!([{"partition": 0, "waiting": 0, "oldest_at": null}, {"partition": 1, "waiting": 3, "oldest_at": text}]);
+    assert_eq!((&status["partitions"], &status["partitions_read_at"]), (&partitions, &json!(text)));
+    let belvo = json!({"requests_max": 80, "requests_left": 80, "window_secs": 30, "keys_refused": false});
+    assert_eq!((&status["belvo"], &status["journal"]["waiting"]), (&belvo, &json!(0)));
+    let metrics = answer(bench.request(Method::GET, "/metrics")).await.text;
+    assert!(metrics.lines().any(|line| line == "relink_belvo_requests_left 80"), "{metrics}");
+    // Without keys there are no sweeps and no calls.
+    let bench = Bench::new().await;
+    assert!(bench.get("/v1/status").await.body.get("belvo").is_none());
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! One link during an incident of its institution.
 
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Input, Job, LinkObservation, Notice, Prompt, Refusal, State, StateName,
-    Status, Timestamp,
+    Breakage, Cause, Command, Effect, Event, Input, Job, LastMessage, LinkObservation, Notice, Person, Prompt, Refusal,
+    State, StateName, Status, Timestamp,
 };
 
 use crate::scene::identified;
-use crate::world::{DAY, HOUR, History, MINUTE, START, down, shift};
+use crate::world::{DAY, HOUR, History, MINUTE, START, down, other_links, shift};
 
 /// A link, and whether its institution has an incident.
 struct Scene {
@@ -170,6 +170,50 @@ fn a_link_that_is_muted_during_the_incident_is_not_prompted() {
     assert_eq!(prompts(&scene.is_read(Status::Invalid)), 0);
     assert_eq!(scene.prompt(), Prompt::Muted);
     assert_eq!(prompts(&scene.receive(Event::Command(Command::Unmute))), 1);
+}
+
+#[test]
+fn an_operator_releases_a_deferred_prompt_during_the_incident() {
+    let mut scene = Scene::broken(true, Cause::Credentials);
+    assert!(matches!(scene.prompt(), Prompt::Deferred { .. }));
+    assert_eq!(prompts(&scene.receive(Event::Command(Command::Release))), 1);
+    assert_eq!(scene.prompt(), Prompt::Sent);
+    // It was the one prompt of the outage: the end of the incident and the answer of Belvo send no second one.
+    assert_eq!(scene.try_receive(Event::Command(Command::Release)), Err(Refusal::NothingHeld));
+    scene.incident = false;
+    scene.receive(Event::Command(Command::Verify));
+    assert_eq!(prompts(&scene.is_read(Status::Invalid)), 0);
+}
+
+#[test]
+fn a_release_ends_a_mute_and_does_not_wait_for_the_incident() {
+    let mut scene = Scene::asked();
+    scene.receive(Event::Command(Command::Mute));
+    scene.is_read(Status::Invalid);
+    assert_eq!(scene.prompt(), Prompt::Muted);
+    scene.incident = true;
+    assert_eq!(prompts(&scene.receive(Event::Command(Command::Release))), 1);
+    assert!(!scene.history.link.muted);
+}
+
+#[test]
+fn a_release_does_not_wake_a_user_and_sends_nothing_about_a_link_that_needs_nobody() {
+    let mut scene = Scene::broken(true, Cause::Credentials);
+    // The person got a message about another link a minute ago.
+    let message = LastMessage { at: scene.now, about: other_links()[0].clone(), mentioned: None };
+    let person = Box::new(Person { last_message: Some(message), waiting: Vec::new() });
+    let input = Input { incident: down(true), person: Some(person), ..Event::Command(Command::Release).into() };
+    scene.now = shift(scene.now, MINUTE);
+    let released = scene.history.receive(input, scene.now).expect("the machine accepts it");
+    assert_eq!(prompts(&released.effects), 0);
+    assert!(matches!(scene.prompt(), Prompt::Postponed { .. }));
+    assert_eq!(scene.try_receive(Event::Command(Command::Release)), Err(Refusal::NothingHeld));
+    // While its user repairs the link, and while the link works, nothing is held.
+    scene.receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
+    assert_eq!(scene.try_receive(Event::Command(Command::Release)), Err(Refusal::NothingHeld));
+    let mut valid = Scene::asked();
+    valid.is_read(Status::Valid);
+    assert_eq!(valid.try_receive(Event::Command(Command::Release)), Err(Refusal::NothingHeld));
 }
 
 #[test]

@@ -124,7 +124,7 @@ enum Action {
 
 fn actions() -> impl Strategy<Value = Vec<(Index, Action, i64)>> {
     let cause = select(&[Cause::Credentials, Cause::Token, Cause::ConsentEnded, Cause::Unsupported][..]);
-    let command = select(&[Command::Mute, Command::Unmute, Command::Unmute, Command::Verify][..]);
+    let command = select(&[Command::Mute, Command::Unmute, Command::Unmute, Command::Verify, Command::Release][..]);
     let action = prop_oneof![
         6 => cause.prop_map(Action::Breaks),
         3 => Just(Action::Works),

@@ -73,8 +73,8 @@ pub(crate) fn events(now: Timestamp) -> Vec<Event> {
     for until in [-MINUTE, 10 * MINUTE, 3 * HOUR] {
         events.push(Event::UpdateStarted { until: shift(now, until) });
     }
-    let commands =
-        [Command::Mute, Command::Unmute, Command::Snooze(shift(now, 2 * DAY)), Command::Verify, Command::Unsupersede];
+    let snooze = Command::Snooze(shift(now, 2 * DAY));
+    let commands = [Command::Mute, Command::Unmute, snooze, Command::Verify, Command::Unsupersede, Command::Release];
     events.extend(commands.map(Event::Command));
     for by in other_links().into_iter().chain([unknown_link().id]) {
         events.push(Event::SuccessorNamed { link: by.clone() });

@@ -5,6 +5,7 @@ mod support;
 
 mod batch;
 mod dead_letter;
+mod lag;
 mod login;
 mod permissions;
 mod poison;

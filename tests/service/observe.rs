@@ -50,6 +50,7 @@ async fn what_would_be_sent_is_recorded_and_a_start_without_it_sends_the_next_no
     let why = printed(&relink, &["why", FIRST]).await;
     assert!(why.contains("relink would have prompted the user"), "{why}");
     assert!(why.contains("(observe mode)") && why.contains("update_required"), "{why}");
+    assert!(why.contains("relink records reminder 1") && !why.contains("gets reminder"), "{why}");
     let report: Value = serde_json::from_str(&printed(&relink, &["observed", "--json"]).await).unwrap();
     assert_eq!((&report["notices_count"], &report["days"][0]["type"]), (&json!(1), &json!("update_required")));
 

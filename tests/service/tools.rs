@@ -66,7 +66,7 @@ async fn a_recording_is_replayed_with_its_own_policy_and_with_another_one() {
     let text = run(&relink, url, &data, &other, &policy).await;
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains(&format!("removed  {LINK}  reminder 1  20")), "{text}");
-    assert!(text.contains("1 inputs of 1 links were replayed; nothing was written."), "{text}");
+    assert!(text.contains("replayed 1 input of 1 link; nothing was written."), "{text}");
 
     std::fs::write(&file, "[policy]\nreminder_pauze = \"1s\"\n").unwrap();
     let wrong = run(&relink, url, &data, &other, &policy).await;

@@ -1,4 +1,4 @@
-//! The control API: one table of its endpoints, from which the routes are made and `GET /sandbox` is answered.
+//! The control API: one table of its endpoints, from which the routes are made and `GET /sandbox` is answered, as JSON or as a page.
 //!
 //! The control API has no authentication, so it is for the loopback interface only. Names in bodies are in snake case,
 //! times are RFC
@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::control_http as http;
 use crate::shared::Shared;
@@ -70,7 +73,25 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
     endpoints().into_iter().fold(Router::new(), |router, (endpoint, route)| router.route(endpoint.path, route))
 }
 
-async fn index() -> Json<Value> {
+/// A browser gets a page, and every other client JSON.
+async fn index(headers: HeaderMap) -> Response {
     let endpoints: Vec<_> = endpoints().into_iter().map(|(endpoint, _)| endpoint).collect();
-    Json(json!({"endpoints": endpoints}))
+    let accepted = headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    if accepted.contains("text/html") {
+        return Html(page(&endpoints)).into_response();
+    }
+    Json(json!({"endpoints": endpoints})).into_response()
+}
+
+fn page(endpoints: &[Endpoint]) -> String {
+    let row = |Endpoint { method, path, takes, about }: &Endpoint| {
+        let [takes, about] = [takes, about].map(|text| escaped(text));
+        format!("<tr><th scope=\"row\"><code>{method} {path}</code></th><td>{takes}</td><td>{about}</td></tr>\n")
+    };
+    let rows: String = endpoints.iter().map(row).collect();
+    include_str!("control.html").replace("{rows}", &rows)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

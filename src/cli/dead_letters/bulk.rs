@@ -8,13 +8,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use clap::error::ErrorKind;
 use serde_json::{Value, json};
 
 use super::Filter;
 use crate::cli::client::{RunningRelink, status_of};
 use crate::cli::output::{print, print_json};
 use crate::cli::progress::Progress;
-use crate::printable::printable;
+use crate::printable::{counted, printable};
 
 /// The statuses of problems that concern one dead letter: it is gone, cannot be replayed, or its HTTP target refuses it.
 const OF_ONE: [u16; 3] = [404, 409, 502];
@@ -22,8 +23,7 @@ const OF_ONE: [u16; 3] = [404, 409, 502];
 #[derive(Args, Debug)]
 pub(super) struct BulkArgs {
     /// Sequences of the dead letters
-    #[arg(value_name = "SEQUENCE", required_unless_present_any = ["all", "reason", "before"],
-        conflicts_with_all = ["all", "reason", "before"])]
+    #[arg(value_name = "SEQUENCE", conflicts_with_all = ["all", "reason", "before"])]
     sequences: Vec<u64>,
     /// All dead letters
     #[arg(long, conflicts_with_all = ["reason", "before"])]
@@ -71,6 +71,11 @@ impl Action {
 }
 
 pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) -> anyhow::Result<ExitCode> {
+    if args.sequences.is_empty() && !args.all && args.filter.is_empty() {
+        let missing =
+            format!("say which dead letters to {}: their SEQUENCE, or --reason, --before or --all\n", action.verb());
+        clap::Error::raw(ErrorKind::MissingRequiredArgument, missing).exit();
+    }
     let is_one = args.sequences.len() == 1;
     let letters = select(relink, &args).await?;
     let sequences: Vec<u64> = letters.iter().filter_map(|letter| letter["sequence"].as_u64()).collect();
@@ -79,7 +84,8 @@ pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) 
             return print_json(&json!({"dry_run": true, "dead_letters": letters}));
         }
         print(&super::list(&letters))?;
-        return print(&format!("{}: {} dead letters; nothing was done (--dry-run)\n", action.verb(), letters.len()));
+        let count = counted(letters.len(), "dead letter");
+        return print(&format!("{}: {count}; nothing was done (--dry-run)\n", action.verb()));
     }
     if sequences.is_empty() {
         return if relink.json { print_json(&outcome(&[], &[])) } else { print("no dead letter matches\n") };
@@ -102,7 +108,8 @@ pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) 
             Err(error) if is_one => return Err(error),
             Err(error) => {
                 let (count, all) = (done.len(), sequences.len());
-                return Err(error.context(format!("{count} of {all} dead letters were {}", action.done())));
+                let all = counted(all, "dead letter");
+                return Err(error.context(format!("{}: {count} of {all}", action.done())));
             }
         }
     }
@@ -117,7 +124,7 @@ pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) 
             let detail = printable(failure["detail"].as_str().unwrap_or("?"));
             let _closed_terminal = writeln!(anstream::stderr(), "dead letter {}: {detail}", failure["dead_letter"]);
         }
-        print(&format!("{} of {} dead letters were {}\n", done.len(), sequences.len(), action.done()))?;
+        print(&format!("{}: {} of {}\n", action.done(), done.len(), counted(sequences.len(), "dead letter")))?;
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -125,7 +132,7 @@ pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) 
 /// The dead letters that are meant, as the list has them; those with a typed sequence may not exist.
 async fn select(relink: &RunningRelink, args: &BulkArgs) -> anyhow::Result<Vec<Value>> {
     if args.sequences.is_empty() {
-        return Ok(args.filter.of(relink.dead_letters().await?));
+        return args.filter.of(relink.dead_letters().await?);
     }
     let mut letters = Vec::new();
     for sequence in &args.sequences {
@@ -136,10 +143,10 @@ async fn select(relink: &RunningRelink, args: &BulkArgs) -> anyhow::Result<Vec<V
 
 /// Asks on the terminal.
 fn is_confirmed(letters: &[Value], action: &Action) -> anyhow::Result<bool> {
-    let (verb, count) = (action.verb(), letters.len());
+    let (verb, count) = (action.verb(), counted(letters.len(), "dead letter"));
     let what = match action {
-        Action::Replay => format!("relink publishes the messages of {count} dead letters again"),
-        Action::Drop { .. } => format!("relink removes {count} dead letters for ever"),
+        Action::Replay => format!("relink publishes the messages of {count} again"),
+        Action::Drop { .. } => format!("relink removes {count} for ever"),
     };
     if !std::io::stdin().is_terminal() {
         bail!("{what}; confirm this with --yes, or look first with --dry-run");

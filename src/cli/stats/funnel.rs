@@ -205,6 +205,13 @@ impl Reading {
         outage
     }
 
+    /// Whether an outage, or a creation that was not finished, is of this institution.
+    pub(super) fn has_institution(&self, name: &str) -> bool {
+        let of_outages = self.outages.values().map(|outage| &outage.institution);
+        let mut all = of_outages.chain(self.unfinished.values().map(|unfinished| &unfinished.institution));
+        all.any(|institution| institution.as_deref() == Some(name))
+    }
+
     /// The outages that were detected in the range, of the institution if one is given.
     pub(super) fn outages(&self, range: &Range, institution: Option<&str>) -> Vec<&Outage> {
         let is_wanted = |outage: &&Outage| {

@@ -12,7 +12,7 @@ use super::funnel::{
 };
 use crate::cli::output::{BOLD, DIM, fitted, line, lines_of};
 use crate::cli::sentences::span;
-use crate::printable::printable;
+use crate::printable::{counted, printable};
 
 /// The columns of the CSV. Programs read them by name, so none is renamed.
 const COLUMNS: [&str; 7] = ["group_by", "group", "stage", "outages", "share", "seconds_p50", "seconds_p90"];
@@ -161,6 +161,13 @@ impl Report {
     }
 
     fn total_table(&self, width: Option<u16>) -> String {
+        let mut text = String::new();
+        line(
+            &mut text,
+            format_args!(
+                "{DIM}Of all; the times are from the stage before, and those of the last row from `detected`:{DIM:#}"
+            ),
+        );
         let mut table = fitted(width);
         table.set_header(["STAGE", "OUTAGES", "SHARE", "P50", "P90"]);
         for count in &self.total.stages {
@@ -171,7 +178,7 @@ impl Report {
         }
         let [p50, p90] = spans(self.total.to_recovered);
         table.add_row(["detected to recovered", "", "", &p50, &p90].map(str::to_owned));
-        finished(table, 4)
+        text + &finished(table, 4)
     }
 
     /// What the stages do not show.
@@ -183,14 +190,14 @@ impl Report {
         let unfinished = self.total.unfinished_count.unwrap_or(0);
         if unfinished > 0 {
             notes.push(format!(
-                "Besides, the creation of {unfinished} links was not finished in time; {} of them are unconfirmed now.",
+                "Besides, creations of links that were not finished in time: {unfinished}; of these, unconfirmed now: {}.",
                 self.still_unfinished_count
             ));
         }
         if self.observed_count > 0 {
             notes.push(format!(
-                "{} prompts were only recorded, in observe mode: the users got no message.",
-                self.observed_count
+                "In observe mode, relink only recorded {}: the users got no message.",
+                counted(self.observed_count, "prompt")
             ));
         }
         for note in notes {
@@ -240,8 +247,8 @@ fn group_table(group: Group, rows: &[Row], width: Option<u16>) -> String {
         Group::Reminder => row.stages.iter().find(|count| count.stage == Stage::Updating).and_then(|count| count.took),
     };
     let about = match group {
-        Group::Institution => "By institution; the times are from `detected` to `recovered`:",
-        Group::Cause => "By cause; the times are from `detected` to `recovered`:",
+        Group::Institution => "By institution; the times are whole repairs, from `detected` to `recovered`:",
+        Group::Cause => "By cause; the times are whole repairs, from `detected` to `recovered`:",
         Group::Reminder => "By the last message before the repair began; the times are from it to `updating`:",
     };
     let mut text = String::new();

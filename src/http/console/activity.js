@@ -1,5 +1,5 @@
 // What happened in the last day: the funnel of repairs, and two plots over time. uPlot draws the plots; its text alternative is a table.
-import { clock, h, number } from "./dom.js";
+import { clock, h, number, replace, whenChanged } from "./dom.js";
 import uPlot from "./uplot.js";
 
 /** The stages of a repair, with the field or the notice that counts each. */
@@ -23,22 +23,42 @@ const PLOTS = [
   ] },
 ];
 
-/** The section with the funnel and the plots; the plots are drawn when the section is on the page. */
-export function activitySection(activity) {
+/**
+ * The section with the funnel and the plots: `{ place, show }`. The plots stay and get new data, because a new plot is expensive; only new
+ * colours need new plots. The table is made when somebody opens it.
+ */
+export function activitySection() {
+  const place = h("section", { class: "card" });
+  const [about, funnel, rows] = [h("p", { class: "soft" }), h("div", {}), h("div", {})];
+  const details = h("details", {}, h("summary", {}, "The plots as a table"), rows);
+  let [plots, theme, last] = [null, null, null];
+  const drawTable = () => details.open && replace(rows, table(last));
+  details.addEventListener("toggle", drawTable);
+  const draw = whenChanged((activity, wanted) => {
+    last = activity;
+    const isIdle = activity.periods.length === 0;
+    replace(about, document.createTextNode(`relink counts since its start, and at most for a day. ${times(activity)}`));
+    if (isIdle || plots === null || theme !== wanted) {
+      plots?.forEach((plot) => plot.end());
+      plots = isIdle ? null : PLOTS.map(newPlot);
+      theme = wanted;
+      replace(place, h("h2", {}, "The last 24 hours"), about,
+        isIdle ? h("p", {}, "Nothing has happened yet.") : [funnel, h("div", { class: "plots" }, plots.map((plot) => plot.figure)), details]);
+    }
+    if (isIdle) return;
+    replace(funnel, funnelOf(activity));
+    plots.forEach((plot) => plot.show(activity));
+    drawTable();
+  });
+  return { place, show: draw };
+}
+
+function funnelOf(activity) {
   const most = Math.max(1, ...FUNNEL.map(([, of]) => of(activity)));
   const row = ([name, of]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "count" }, number(of(activity))),
     h("td", {}, h("meter", { min: 0, max: most, value: of(activity), "aria-label": name }, number(of(activity)))));
-  const plots = PLOTS.map((plot) => ({ ...plot, place: h("div", { class: "plot", "aria-hidden": "true" }) }));
-  const isIdle = activity.periods.length === 0;
-  const section = h("section", { class: "card" }, h("h2", {}, "The last 24 hours"),
-    h("p", { class: "soft" }, "relink counts since its start, and at most for a day. ", times(activity)),
-    isIdle ? h("p", {}, "Nothing has happened yet.") : [
-      h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "The stages of repairs" },
-        h("table", { class: "funnel" }, h("caption", { class: "hidden" }, "The stages of repairs"), h("tbody", {}, FUNNEL.map(row)))),
-      h("div", { class: "plots" }, plots.map((plot) => h("figure", {}, h("figcaption", {}, h("strong", {}, plot.title), `, ${plot.unit}`), legend(plot), plot.place))),
-      h("details", {}, h("summary", {}, "The plots as a table"), table(activity))]);
-  if (!isIdle) queueMicrotask(() => plots.forEach((plot) => drawPlot(plot, activity)));
-  return section;
+  return h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "The stages of repairs" },
+    h("table", { class: "funnel" }, h("caption", { class: "hidden" }, "The stages of repairs"), h("tbody", {}, FUNNEL.map(row))));
 }
 
 function times({ time_to_prompt: prompt, time_to_repair: repair }) {
@@ -76,26 +96,45 @@ function withEmpty({ periods, period_secs: step }) {
   });
 }
 
-function drawPlot({ place, series, value, isGappy }, activity) {
-  if (!place.isConnected) return;
-  const periods = withEmpty(activity);
+/** A plot: `{ figure, show, end }`. It is drawn when its figure is on the page. */
+function newPlot({ title, unit, series, value, isGappy }) {
+  const place = h("div", { class: "plot", "aria-hidden": "true" });
+  const figure = h("figure", {}, h("figcaption", {}, h("strong", {}, title), `, ${unit}`), legend({ series }), place);
+  let plot = null;
+  let data = null;
+  const watcher = new ResizeObserver(() => {
+    if (!place.isConnected) end();
+    else if (plot && place.clientWidth > 0 && place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height: HEIGHT });
+  });
+  const end = () => {
+    watcher.disconnect();
+    plot?.destroy();
+    plot = null;
+  };
+  const show = (activity) => {
+    const periods = withEmpty(activity);
+    data = [periods.map(([at]) => at), ...series.map(({ of }) => periods.map(([, period]) => of(period)))];
+    if (plot) return plot.setData(data);
+    // The width and the colours are known when the figure is on the page.
+    queueMicrotask(() => {
+      if (plot || !place.isConnected) return;
+      plot = new uPlot(optionsOf(place, series, value, isGappy), data, place);
+      watcher.observe(place);
+    });
+  };
+  return { figure, show, end };
+}
+
+function optionsOf(place, series, value, isGappy) {
   const colour = (name) => resolved(place, `var(${name})`);
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "13px system-ui" };
   const lines = series.map((one) => ({ label: one.name, stroke: colour(one.colour), width: 2, dash: one.dash, spanGaps: isGappy, points: { show: isGappy } }));
-  const options = {
+  return {
     width: Math.max(place.clientWidth, 240), height: HEIGHT, legend: { show: false }, cursor: { show: false },
     scales: { y: { range: (_plot, _min, max) => [0, Math.max(max ?? 0, isGappy ? 1 : 4) * 1.1] } },
     axes: [{ ...axis, values: (_plot, ticks) => ticks.map((tick) => clock(tick * 1000).slice(11, 16)) }, { ...axis, size: 64, values: (_plot, ticks) => ticks.map((tick) => (isGappy ? value(tick) : Number.isInteger(tick) ? value(tick) : "")) }],
     series: [{}, ...lines],
   };
-  const plot = new uPlot(options, [periods.map(([at]) => at), ...series.map(({ of }) => periods.map(([, period]) => of(period)))], place);
-  const watcher = new ResizeObserver(() => {
-    if (!place.isConnected) {
-      watcher.disconnect();
-      plot.destroy();
-    } else if (place.clientWidth > 0 && place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height: HEIGHT });
-  });
-  watcher.observe(place);
 }
 
 /** A colour of the theme, for the canvas, which knows no variables. */

@@ -2,6 +2,7 @@
 //
 // - api.js: calls relink, keeps the token; dom.js: makes elements from texts
 // - overview.js, machine.js, activity.js: the fleet; links.js: the search; link.js, why.js: one link and its timeline
+// - status.js: freshness and what waits; held.js: prompts that were not sent yet
 // - live.js: follows what happens; commands.js: commands on a link; dead_letters.js: messages that could not be handled
 //
 // A view is a function `(main, parts, query, go) => refresh`. `refresh(signal)` loads the data and draws it. It is called at once, when
@@ -9,6 +10,7 @@
 import { Failed, call, freshness, token } from "./api.js";
 import { deadLetters } from "./dead_letters.js";
 import { clock, distance, h, printable, replace } from "./dom.js";
+import { held } from "./held.js";
 import { link } from "./link.js";
 import { links } from "./links.js";
 import { follow } from "./live.js";
@@ -19,8 +21,8 @@ const REFRESH_MS = 5_000;
 const EVENTS_MS = 1_000;
 const THEME = "relink.theme";
 const THEMES = { system: "System colours", light: "Light", dark: "Dark" };
-const VIEWS = { "": overview, links, link, "dead-letters": deadLetters };
-const TABS = [["#/", "Overview", ""], ["#/links", "Links", "links"], ["#/dead-letters", "Dead letters", "dead-letters"]];
+const VIEWS = { "": overview, links, link, held, "dead-letters": deadLetters };
+const TABS = [["#/", "Overview", ""], ["#/links", "Links", "links"], ["#/held", "Held prompts", "held"], ["#/dead-letters", "Dead letters", "dead-letters"]];
 
 const main = document.getElementById("main");
 const bar = document.getElementById("bar");

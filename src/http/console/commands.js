@@ -8,13 +8,14 @@ const COMMANDS = {
   unmute: { name: "Unmute", about: "The user gets prompts and reminders again. A prompt that was not sent is sent now, if the link is still broken." },
   snooze: { name: "Snooze", about: "The user is not reminded before the time that you choose.", hasTime: true },
   unsupersede: { name: "Ask again", about: "The user is asked about this link again, although a newer link of the same user works." },
+  release: { name: "Release", object: "the prompt of the link", about: "The user of the link is prompted now, also if the link is muted or its institution has an incident. A mute ends. If the person got a message a short time before, or in quiet hours, the prompt waits for the end of that." },
   forget: { name: "Forget", about: "relink removes this link for ever and ignores all later messages about it. The link stays at Belvo. This cannot be undone.", isFinal: true },
 };
 
 /** The buttons for a link in this state. `status` is an element of the caller for what became of a command; it outlives the buttons. */
-export function commands(id, state, { isMuted, isSuperseded }, status, go) {
+export function commands(id, state, { isMuted, isSuperseded, canRelease }, status, go) {
   if (state === "removed") return [];
-  const names = ["verify", isMuted ? "unmute" : "mute", "snooze", isSuperseded && "unsupersede", "forget"].filter(Boolean);
+  const names = ["verify", isMuted ? "unmute" : "mute", "snooze", isSuperseded && "unsupersede", canRelease && "release", "forget"].filter(Boolean);
   const button = (name) => h("button", { type: "button", id: `command-${name}`, class: COMMANDS[name].isFinal ? "danger" : "quiet", onclick: async () => {
     const answer = await askFor(id, name);
     if (answer) replace(status, document.createTextNode(answer));
@@ -23,8 +24,9 @@ export function commands(id, state, { isMuted, isSuperseded }, status, go) {
   return [h("section", { class: "card" }, h("h2", {}, "Commands"), h("div", { class: "buttons" }, names.map(button)))];
 }
 
-async function askFor(id, name) {
-  const { name: title, about, hasTime, isFinal } = COMMANDS[name];
+/** Asks, and gives the command. Returns what became of it, or null if the user did not want it. */
+export async function askFor(id, name) {
+  const { name: title, about, object = "the link", hasTime, isFinal } = COMMANDS[name];
   const tomorrow = new Date(Date.now() + 86_400_000);
   const local = new Date(tomorrow.getTime() - tomorrow.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
   const until = hasTime && h("input", { id: "until", type: "datetime-local", value: local, required: true });
@@ -43,7 +45,7 @@ async function askFor(id, name) {
     return `The command ${name} is stored as message ${stored.message_id ?? "?"}.`;
   };
   return ask({
-    title: `${title} the link ${id}?`,
+    title: `${title} ${object} ${id}?`,
     content: [h("p", {}, about), until && h("label", { for: "until" }, "Until"), until,
       h("label", { for: "by" }, "Your name, for the history (optional)"), by,
       h("label", { for: "reason" }, "Reason, for the history (optional)"), reason],

@@ -2,7 +2,7 @@
 import { call, linkPath } from "./api.js";
 import { commands } from "./commands.js";
 import { badge, h, printable, replace, when, whenChanged } from "./dom.js";
-import { detailsOf, nextSteps, ofCause, ofEvent, ofMessage, ofState, stepsOf } from "./why.js";
+import { detailsOf, heldPrompt, nextSteps, ofCause, ofEvent, ofMessage, ofState, stepsOf } from "./why.js";
 
 const STEPS_SHOWN = 60;
 // Refusals do not change the version of a link, so its history is also read again after this time.
@@ -28,7 +28,8 @@ export function link(main, [id = ""], _query, go) {
     if (!isDrawn) replace(main, head, tools, status, timeline);
     isDrawn = true;
     showHead(record);
-    showTools(record.state, { isMuted: Boolean(record.muted), isSuperseded: Boolean(record.episode?.superseded_by) });
+    showTools(record.state, { isMuted: Boolean(record.muted), isSuperseded: Boolean(record.episode?.superseded_by),
+      canRelease: Boolean(heldPrompt(record)?.canRelease) });
     if (history?.version !== record.version || Date.now() - history.readAt > HISTORY_MS) {
       const read = await readHistory(id, signal);
       showTimeline(read.body, read.problem);

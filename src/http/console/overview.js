@@ -3,45 +3,67 @@ import { activitySection } from "./activity.js";
 import { call, readiness } from "./api.js";
 import { address, distance, h, number, replace, when, whenChanged } from "./dom.js";
 import { drawMachine, readMachine } from "./machine.js";
+import { statusSection } from "./status.js";
 
 const BROKEN = ["invalid", "token_required"];
 const INSTITUTIONS_SHOWN = 25;
 
+/**
+ * Each part has an element of its own, and is drawn when its own data has changed: while many links break, only the numbers change, and the
+ * page must not hold up a frame.
+ */
 export function overview(main) {
+  const places = Object.fromEntries(["top", "machine", "incidents", "institutions", "drift"].map((name) => [name, h("div", {})]));
+  const [activity, status] = [activitySection(), statusSection()];
+  let isDrawn = false;
   let showAll = false;
-  let last = null;
+  let summary = null;
   const toggle = () => {
     showAll = !showAll;
-    draw(...last);
+    drawInstitutions(summary.by_institution, summary.incidents, showAll);
   };
-  const draw = (summary, machine, ready, lettersCount, day, flow) => {
-    const broken = BROKEN.reduce((sum, state) => sum + (summary.by_state[state] ?? 0), 0);
-    replace(main,
-      h("h1", {}, "Overview"),
-      h("div", { class: "tiles" },
-        tile("Links", number(summary.links_count), "#/links"),
-        tile("Broken links", number(broken), null, "in the states invalid and token_required"),
-        tile("Incidents", number(summary.incidents.length), null, "institutions with many failures now"),
-        tile("Dead letters", lettersCount === null ? "?" : number(lettersCount), "#/dead-letters", "messages that relink could not handle"),
-        readyTile(ready)),
-      ready.reasons.length > 0 && h("section", { class: "card bad" }, h("h2", {}, "relink is not ready"),
-        h("ul", {}, ready.reasons.map((reason) => h("li", {}, reason)))),
-      h("section", { class: "card" }, h("h2", {}, "Links by state"), drawMachine(machine, summary.by_state, flow),
-        flow.length > 0 && h("p", { class: "soft" }, "The blue numbers on the arrows are the transitions of the last hour.")),
-      activitySection(day),
-      incidents(summary.incidents),
-      institutions(summary, showAll, toggle),
-      drift(summary.drift_by_institution));
-  };
-  const show = whenChanged(draw);
+  const drawTop = whenChanged((counts, ready, letters, observes) => replace(places.top, top(counts, ready, letters, observes)));
+  const drawStates = whenChanged((machine, counts, flow) => replace(places.machine, states(machine, counts, flow)));
+  const drawIncidents = whenChanged((open) => replace(places.incidents, incidents(open)));
+  const drawInstitutions = whenChanged((states, open, all) => replace(places.institutions, institutions(states, open, all, toggle)));
+  const drawDrift = whenChanged((counts) => replace(places.drift, drift(counts)));
   return async (signal) => {
-    const activity = (hours) => call("v1/activity", { parameters: { hours }, signal });
-    const [summary, machine, ready, lettersCount, day, hour] = await Promise.all([
-      call("v1/summary", { signal }), readMachine(signal), readiness(signal), countLetters(signal), activity(24), activity(1)]);
-    last = [summary.body, machine, ready, lettersCount, day.body, hour.body.transitions, document.documentElement.dataset.theme];
-    show(...last);
-    return summary.asOf;
+    const happened = (hours) => call("v1/activity", { parameters: { hours }, signal });
+    const [read, machine, ready, letters, day, hour, now] = await Promise.all([
+      call("v1/summary", { signal }), readMachine(signal), readiness(signal), countLetters(signal), happened(24), happened(1), call("v1/status", { signal })]);
+    summary = read.body;
+    if (!isDrawn) {
+      replace(main, h("h1", {}, "Overview"), places.top, places.machine, activity.place, places.incidents, places.institutions, status.place, places.drift);
+    }
+    isDrawn = true;
+    drawTop({ links: summary.links_count, broken: brokenOf(summary.by_state), incidents: summary.incidents.length }, ready, letters, summary.observe);
+    drawStates(machine, summary.by_state, hour.body.transitions);
+    activity.show(day.body, document.documentElement.dataset.theme);
+    drawIncidents(summary.incidents);
+    drawInstitutions(summary.by_institution, summary.incidents, showAll);
+    status.show(now.body);
+    drawDrift(summary.drift_by_institution);
+    return read.asOf;
   };
+}
+
+const brokenOf = (states) => BROKEN.reduce((sum, state) => sum + (states[state] ?? 0), 0);
+
+function top(counts, ready, letters, observes) {
+  return [h("div", { class: "tiles" },
+    tile("Links", number(counts.links), "#/links"),
+    tile("Broken links", number(counts.broken), null, "in the states invalid and token_required"),
+    tile("Incidents", number(counts.incidents), null, "institutions with many failures now"),
+    tile("Dead letters", letters === null ? "?" : number(letters), "#/dead-letters", "messages that relink could not handle"),
+    readyTile(ready)),
+  observes && h("p", { class: "card warn" }, "relink only observes (RELINK_OBSERVE): it records prompts and sends none, and changes nothing at Belvo."),
+  ready.reasons.length > 0 && h("section", { class: "card bad" }, h("h2", {}, "relink is not ready"),
+    h("ul", {}, ready.reasons.map((reason) => h("li", {}, reason))))];
+}
+
+function states(machine, counts, flow) {
+  return h("section", { class: "card" }, h("h2", {}, "Links by state"), drawMachine(machine, counts, flow),
+    flow.length > 0 && h("p", { class: "soft" }, "The blue numbers on the arrows are the transitions of the last hour."));
 }
 
 /** Dead letters are in NATS. While NATS is away, the rest of the page is shown without their number. */
@@ -72,14 +94,15 @@ function incidents(open) {
     h("p", { class: "soft" }, "Many links of the institution failed together. Prompts of its users wait until the incident ends."),
     h("ul", {}, open.map((incident) => h("li", {},
       h("a", { href: address(["links"], { institution: incident.institution }) }, incident.institution),
-      " since ", when(incident.began_at), `; ${number(incident.links_count)} links had failed when it began`))));
+      " since ", when(incident.began_at), `; ${number(incident.links_count)} ${incident.links_count === 1 ? "link" : "links"} had failed when it began. `,
+      h("a", { href: address(["held"], { institution: incident.institution }), "aria-label": `Held prompts of ${incident.institution}` }, "Held prompts")))));
 }
 
-function institutions(summary, showAll, toggle) {
-  const withIncident = new Set(summary.incidents.map((incident) => incident.institution));
-  const rows = Object.entries(summary.by_institution).map(([name, states]) => {
-    const count = (names) => names.reduce((sum, state) => sum + (states[state] ?? 0), 0);
-    return { name, states, total: count(Object.keys(states)), broken: count(BROKEN), hasIncident: withIncident.has(name) };
+function institutions(byInstitution, open, showAll, toggle) {
+  const withIncident = new Set(open.map((incident) => incident.institution));
+  const rows = Object.entries(byInstitution).map(([name, states]) => {
+    const total = Object.values(states).reduce((sum, count) => sum + count, 0);
+    return { name, states, total, broken: brokenOf(states), hasIncident: withIncident.has(name) };
   });
   // Those that need a look come first.
   rows.sort((a, b) => b.hasIncident - a.hasIncident || b.broken - a.broken || b.total - a.total || (a.name < b.name ? -1 : 1));

@@ -50,6 +50,7 @@ const EVENTS = {
   forget: "relink removes the link for ever",
   superseded: "the user has connected the bank anew, with another link",
   unsupersede: "the user is asked about this link again",
+  release: "the user is prompted, although the link was muted or its institution had an incident",
 };
 
 const STATES = {
@@ -141,6 +142,21 @@ export function nextSteps(link) {
   if (link.muted && link.state !== "removed") steps.push({ text: "The link is muted: its user is neither prompted nor reminded until an operator ends that." });
   if (link.snoozed_until) steps.push({ text: "An operator has postponed reminders. There is none before", at: link.snoozed_until });
   return steps;
+}
+
+/** Why the user of a broken link was not prompted: `{ text, at, canRelease }`; null if the user was, or is not to be asked. */
+export function heldPrompt({ state, episode, muted }) {
+  if (!["invalid", "token_required"].includes(state) || !episode || episode.superseded_by) return null;
+  const prompt = episode.prompt ?? (episode.prompt_sent ? "sent" : "muted");
+  if (prompt === "sent") return null;
+  const at = episode.prompt_deferred_until;
+  if (muted) return { text: "The link is muted.", at: null, canRelease: true };
+  if (["deferred", "waiting"].includes(prompt)) {
+    return { text: episode.prompt_asked_at ? "After an incident, relink asks Belvo whether the link works again." : "The institution has an incident.", at, canRelease: true };
+  }
+  if (prompt === "postponed") return { text: "The person got a message a short time before, or it is a part of the day without messages.", at, canRelease: false };
+  if (prompt === "unidentified") return { text: "relink asks Belvo whose link it is.", at, canRelease: false };
+  return { text: "The user was in the widget when the outage became known.", at: null, canRelease: false };
 }
 
 const ofRemoved = () => [{ text: "Nothing happens any more." }];

@@ -9,6 +9,7 @@ use crate::nats::inspection::{Inspection, StreamReport};
 use crate::nats::server::{ServerError, min_version_check};
 use crate::nats::server_binary::{MINIMUM, ServerSource, locate};
 use crate::nats::server_health::{ServerHealth, ServerMonitor};
+use crate::printable::counted;
 
 const CONNECTION: &str = "NATS";
 const VERSION: &str = "NATS version";
@@ -223,7 +224,7 @@ fn sizes(reports: &[StreamReport], config: &Config) -> Vec<Check> {
         } else {
             Check::warning(
                 DEAD_LETTERS,
-                format!("{count} messages could not be handled"),
+                format!("{} that could not be handled", counted(count, "message")),
                 "`relink dead-letters list` shows their reasons; replay them when the reason is removed",
             )
         });

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::link::Timestamp;
 use crate::metric::{self, Metric};
+use crate::printable::counted;
 
 const SERVICE: &str = "service";
 const JOURNAL: &str = "journal";
@@ -111,10 +112,10 @@ fn journal(journal: &Value, now: Timestamp) -> Option<Check> {
     let oldest: Option<Timestamp> = journal["oldest_at"].as_str().and_then(|at| at.parse().ok());
     let waits_secs = oldest.map_or(0, |oldest| now.since(oldest).as_secs());
     if waits_secs > JOURNAL_WAIT_SECS {
-        let text = format!("{waiting} messages wait for NATS, the oldest for {waits_secs} s");
+        let text = format!("for NATS wait {}, the oldest for {waits_secs} s", counted(waiting, "message"));
         return Some(Check::warning(JOURNAL, text, "they are safe on this disk; look why NATS does not take them"));
     }
-    Some(Check::ok(JOURNAL, format!("{waiting} messages wait for NATS")))
+    Some(Check::ok(JOURNAL, format!("for NATS wait {}", counted(waiting, "message"))))
 }
 
 fn counters(text: &str, journal_bytes_max: u64) -> Vec<Check> {

@@ -23,7 +23,8 @@ impl Adoption {
             headers.iter().any(|(name, value)| (name.as_str(), value.as_str()) == RECONCILER)
         };
         let body: Value = serde_json::from_slice(&delivery.payload).unwrap_or_default();
-        if delivery.kind == InputKind::Command.as_str() && body["command"] == "unmute" {
+        if delivery.kind == InputKind::Command.as_str() && (body["command"] == "unmute" || body["command"] == "release")
+        {
             self.0.remove(&delivery.link);
         }
         let reports_broken = matches!(body["link"]["status"].as_str(), Some("invalid" | "token_required"));

@@ -152,7 +152,7 @@ impl LinkChecker {
         let input = input_of(&which, received, origin)?;
         // The rules come first, so that a violated one is reported by its name.
         self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
-        self.check_outage(&which, &before, &after, incident, effects, policy)?;
+        self.check_outage(&which, &before, &after, input.event.name(), incident, effects, policy)?;
         let checked = self.persons.check(&after, at, effects.also.as_deref(), &self.links, policy);
         checked.map_err(|problem| format!("{which} {problem}"))?;
         if !self.is_machine_wrong {
@@ -277,12 +277,14 @@ impl LinkChecker {
         broken.map_or(Ok(()), |(_, problem)| Err(format!("{which} ({from} to {to} on {}) {problem}", event.as_str())))
     }
 
-    /// Checks the notices about the institution, and that nobody is asked for anything while it is down.
+    /// Checks the notices about the institution, and that nobody is asked for anything while it is down, unless an operator wants it.
+    #[expect(clippy::too_many_arguments, reason = "all facts about one transition")]
     fn check_outage(
         &mut self,
         which: &str,
         before: &Link,
         link: &Link,
+        event: EventName,
         down_since: Option<Timestamp>,
         effects: &PendingEffects,
         policy: &Policy,
@@ -290,7 +292,7 @@ impl LinkChecker {
         let is_asked = effects.has(NoticeName::UpdateRequired) || effects.has(NoticeName::Reminder);
         let cause = link.state.episode().map(|episode| episode.cause);
         let is_in_vain = matches!(cause, Some(Cause::Credentials | Cause::Token | Cause::AccountBlocked));
-        if is_asked && is_in_vain && down_since.is_some() {
+        if is_asked && is_in_vain && down_since.is_some() && event != EventName::Release {
             return Err(format!("{which} asks a user for a repair while the institution is down"));
         }
         if effects.has(NoticeName::InstitutionRestored) && self.announced_down.remove(&link.id).is_none() {
