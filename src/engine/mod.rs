@@ -12,7 +12,7 @@
 //! stop the messages after it.
 //!
 //! - `delivery`: an input message, and the checks of its subject and headers
-//! - `plan`: the planned commit; `publishing`: how its effects are published
+//! - `plan`: the planned commit; `publishing`: how its effects are published; `outcomes`: what becomes of an input
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
 //! - `outage_errors`: errors of Belvo about an outage of an institution
@@ -30,6 +30,7 @@ mod institutions;
 mod journals;
 mod links;
 mod outage_errors;
+mod outcomes;
 mod persons;
 mod plan;
 mod publishing;
@@ -47,14 +48,14 @@ pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 pub use publishing::Publishing;
 
 use self::corrections::Corrections;
-use self::institutions::{Institutions, institutions_of, opening_of};
+use self::institutions::{Institutions, institutions_of};
 use self::journals::Journals;
 use self::links::{LinkEntry, Links};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
-use crate::contract::{Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody};
+use crate::contract::{Because, CommittedOffset, DeadReason, InputKind, LinksDigest, RefusedBody};
 use crate::institution::Components;
-use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Refusal, StateName, Step, Timestamp, step};
-use crate::store::{Head, Names, Put, Store, StoreError};
+use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Refusal, Step, Timestamp, step};
+use crate::store::{Store, StoreError};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
 /// the one that the node adds (`contract::Commit`).
@@ -408,55 +409,6 @@ impl<S: Store> Engine<S> {
             }
         }
         Ok(())
-    }
-
-    /// Plans a refusal for a message that is no event, so that it is in the history of the link.
-    fn plan_remark(link: &Link, delivery: &Delivery, reason: &str, detail: String, origin: Origin, plan: &mut Plan) {
-        let body = RefusedBody {
-            link_id: link.id.to_string(),
-            event: None,
-            reason: reason.to_owned(),
-            detail,
-            state: (link.version > 0).then(|| link.state.name().into()),
-            origin,
-        };
-        plan.refuse(delivery.partition, delivery.sequence, link, body);
-    }
-
-    fn dead_letter(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
-        plan.tally.add(delivery.kind_word(), reason.as_str());
-        plan.dead_letters.push(DeadDelivery { delivery: delivery.clone(), reason, detail });
-    }
-
-    fn take_step(
-        &mut self,
-        before: &Link,
-        step: Step,
-        partition: u16,
-        because: Because,
-        now: Timestamp,
-        plan: &mut Plan,
-    ) {
-        let link = &step.link;
-        plan.activity.count_step(before, &step);
-        self.note_time(&step, now);
-        // A link that webhooks have broken before it was read counts as soon as its institution is known.
-        let is_named = before.profile.institution.is_none();
-        let is_new = is_named || matches!(step.from, StateName::Unconfirmed | StateName::Valid);
-        let opening = opening_of(link).filter(|_| is_new);
-        let incidents = opening.map_or_else(Vec::new, |opening| {
-            plan.activity.prompts_deferred_count += u64::from(opening.is_deferred);
-            self.institutions.opened(&opening, &because.origin, now)
-        });
-        let sent = plan.effects(partition, &step, &because, &self.publishing);
-        let record = plan::encode(&Record::of(link, partition, because, sent));
-        let head = Head::of(link, partition, &self.policy);
-        plan.state(partition, &step, &record);
-        // Each step raises the version by one, and the first one of a link makes it 1.
-        self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
-        plan.puts.push(Put { id: link.id.clone(), head, names: Names::of(&link.profile), record });
-        incidents.into_iter().for_each(|body| plan.incident(partition, body));
-        self.recent.change(LinkEntry { link: Arc::new(step.link), partition });
     }
 
     fn load(&mut self, id: &LinkId) -> Result<Option<LinkEntry>, StoreError> {
