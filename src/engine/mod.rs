@@ -12,7 +12,8 @@
 //! stop the messages after it.
 //!
 //! - `delivery`: an input message, and the checks of its subject and headers
-//! - `plan`: the planned commit; `publishing`: how its effects are published; `outcomes`: what becomes of an input
+//! - `plan`: the planned commit; `publishing`: how its effects are published; `outcomes`: what becomes of an input;
+//!   `spans`: the traces
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
 //! - `outage_errors`: errors of Belvo about an outage of an institution
@@ -34,6 +35,7 @@ mod outcomes;
 mod persons;
 mod plan;
 mod publishing;
+mod spans;
 mod status_page;
 mod successors;
 mod timers;
@@ -46,6 +48,7 @@ pub use activity::{Activity, Creations};
 pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 pub use publishing::Publishing;
+pub use spans::StepSpan;
 
 use self::corrections::Corrections;
 use self::institutions::{Institutions, institutions_of};
@@ -286,10 +289,12 @@ impl<S: Store> Engine<S> {
             }
             plan.add_item(|| Item::Delivery { partition, sequence, stored_at_ns });
             let is_repeated = self.journals.is_repeated(&self.store, &delivery)?;
+            plan.follow(&delivery, self.publishing.spans, now);
             match self.set_aside.get(&(partition, sequence, stored_at_ns)) {
                 Some(detail) => Self::dead_letter(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
                 None => self.plan_delivery(&delivery, is_repeated, now, &mut plan)?,
             }
+            plan.end_span();
             self.planned.insert(delivery.partition, delivery.sequence);
             let offset = CommittedOffset {
                 stream_created_ns: self.input_created_ns,
@@ -357,7 +362,12 @@ impl<S: Store> Engine<S> {
             }
             Err(error) => return Err(error),
         };
-        let link = entry.map_or_else(|| Arc::new(Link::unknown(id, received_at)), |entry| entry.link);
+        let entry = entry.unwrap_or_else(|| {
+            let link = Arc::new(Link::unknown(id, received_at));
+            LinkEntry { link, partition: delivery.partition, trace: None }
+        });
+        plan.span_about(&entry);
+        let link = &entry.link;
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
@@ -365,26 +375,22 @@ impl<S: Store> Engine<S> {
                 input.incident = self.institutions.down_since(institution.map(String::as_str));
                 let event = input.event.name();
                 let step = || {
-                    if is_repeated {
-                        Ok(Err(Refusal::Repeated))
-                    } else {
-                        self.step_link(&link, &mut input, received_at)
-                    }
+                    if is_repeated { Ok(Err(Refusal::Repeated)) } else { self.step_link(link, &mut input, received_at) }
                 };
                 match catch_unwind(AssertUnwindSafe(step)) {
                     Ok(Err(error)) => return Err(error),
                     Ok(Ok(Ok(step))) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
-                        self.take_step(&link, step, delivery.partition, because, now, plan);
+                        self.take_step(&entry, step, delivery.partition, because, now, plan);
                     }
                     Ok(Ok(Err(refusal))) => {
                         plan.tally.add(word, refusal.as_str());
                         plan.refuse(
                             delivery.partition,
                             delivery.sequence,
-                            &link,
-                            RefusedBody::refusal(&link, event, refusal, origin),
+                            link,
+                            RefusedBody::refusal(link, event, refusal, origin),
                         );
                     }
                     Err(_) => Self::dead_letter(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
@@ -395,16 +401,16 @@ impl<S: Store> Engine<S> {
             Meaning::NotAboutTheLink { class, code } => {
                 // Only an error of Belvo's API counts: a warning of the widget comes from the user's device.
                 let is_outage = kind == InputKind::ApiError && class.is_about_the_institution() && !is_repeated;
-                if is_outage && self.plan_outage_error(delivery, &link, &origin, now, plan)? {
+                if is_outage && self.plan_outage_error(delivery, &entry, &origin, now, plan)? {
                     return Ok(());
                 }
                 plan.tally.add(word, "not_about_the_link");
                 let detail = format!("{code}: {}", class.as_str());
-                Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
+                Self::plan_remark(link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; the message is in the dead letters");
-                Self::plan_remark(&link, delivery, "unknown", detail, origin, plan);
+                Self::plan_remark(link, delivery, "unknown", detail, origin, plan);
                 Self::dead_letter(delivery, DeadReason::UnknownCode, what, plan);
             }
         }
@@ -416,8 +422,8 @@ impl<S: Store> Engine<S> {
             return Ok(Some(entry.clone()));
         }
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
-        let link = Arc::new(stored.link()?);
-        let entry = LinkEntry { link, partition: stored.head.partition };
+        let (link, trace) = stored.link_and_trace()?;
+        let entry = LinkEntry { link: Arc::new(link), partition: stored.head.partition, trace };
         self.recent.read(entry.clone());
         Ok(Some(entry))
     }

@@ -31,19 +31,20 @@ impl<S: Store> Engine<S> {
 
     pub(super) fn dead_letter(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
         plan.tally.add(delivery.kind_word(), reason.as_str());
+        plan.span_outcome(reason.as_str());
         plan.dead_letters.push(DeadDelivery { delivery: delivery.clone(), reason, detail });
     }
 
     pub(super) fn take_step(
         &mut self,
-        before: &Link,
+        entry: &LinkEntry,
         step: Step,
         partition: u16,
         because: Because,
         now: Timestamp,
         plan: &mut Plan,
     ) {
-        let link = &step.link;
+        let (before, link) = (&*entry.link, &step.link);
         plan.activity.count_step(before, &step);
         self.note_time(&step, now);
         // A link that webhooks have broken before it was read counts as soon as its institution is known.
@@ -55,13 +56,20 @@ impl<S: Store> Engine<S> {
             self.institutions.opened(&opening, &because.origin, now)
         });
         let sent = plan.effects(partition, &step, &because, &self.publishing);
-        let record = plan::encode(&Record::of(link, partition, because, sent));
+        if let Some(span) = plan.span() {
+            span.institution.clone_from(&link.profile.institution);
+            span.event = Some(because.event.clone());
+            span.states = Some((step.from, link.state.name()));
+            (span.outcome, span.sent) = ("accepted".to_owned(), sent.clone());
+        }
+        let trace = plan.following.of_episode(entry, link);
+        let record = plan::encode(&Record::of(link, partition, because, sent).with_trace(trace.as_ref()));
         let head = Head::of(link, partition, &self.policy);
         plan.state(partition, &step, &record);
         // Each step raises the version by one, and the first one of a link makes it 1.
         self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
         plan.puts.push(Put { id: link.id.clone(), head, names: Names::of(&link.profile), record });
         incidents.into_iter().for_each(|body| plan.incident(partition, body));
-        self.recent.change(LinkEntry { link: Arc::new(step.link), partition });
+        self.recent.change(LinkEntry { link: Arc::new(step.link), partition, trace });
     }
 }
