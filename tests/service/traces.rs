@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use async_nats::HeaderMap;
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::routing::post;
+use axum::{Json, Router};
 use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -33,6 +34,8 @@ const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 struct Received {
     spans: Arc<Mutex<Vec<Span>>>,
     notices: Arc<Mutex<Vec<axum::http::HeaderMap>>>,
+    /// The calls of Belvo's API: method and path, and `traceparent`.
+    calls: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 async fn take_spans(State(received): State<Received>, headers: axum::http::HeaderMap, body: Bytes) {
@@ -52,9 +55,23 @@ async fn take_notice(State(received): State<Received>, headers: axum::http::Head
     received.notices.lock().unwrap().push(headers);
 }
 
+/// A Belvo that reports each link as valid, and refuses every other call.
+async fn take_call(State(received): State<Received>, request: Request) -> (StatusCode, Json<Value>) {
+    let call = format!("{} {}", request.method(), request.uri().path());
+    let parent = request.headers().get("traceparent").map(|parent| parent.to_str().unwrap().to_owned());
+    received.calls.lock().unwrap().push((call.clone(), parent.unwrap_or_default()));
+    if call == format!("GET /api/links/{LINK}/") {
+        return (StatusCode::OK, Json(json!({"id": LINK, "institution": "erebor_mx_retail", "status": "valid"})));
+    }
+    let error =
+        json!([{"request_id": "r-1", "code": "token_required", "message": "A token is required", "link": LINK}]);
+    (StatusCode::PRECONDITION_REQUIRED, Json(error))
+}
+
 impl Received {
     async fn start(&self) -> SocketAddr {
         let routes = Router::new().route("/v1/traces", post(take_spans)).route("/notices", post(take_notice));
+        let routes = routes.fallback(take_call);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = routes.with_state(self.clone());
@@ -218,6 +235,57 @@ async fn a_trace_leads_from_the_webhook_to_the_notice_and_links_lead_from_the_re
         assert!(has_parent || is_first, "{}", shown(span));
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano && !format!("{span:?}").contains(&token));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn belvo_gets_the_trace_of_a_job_and_of_a_call_through_the_proxy() {
+    let (nats, received) = (TestNats::start().await, Received::default());
+    let server = format!("http://{}", received.start().await);
+    let settings = [
+        ("RELINK_TRACES_ENDPOINT", server.as_str()),
+        ("RELINK_TRACES_HEADERS", "x-key=planted"),
+        ("RELINK_TRACES_SAMPLE_RATIO", "0"),
+        ("RELINK_BELVO_URL", &server),
+        ("RELINK_BELVO_SECRET_ID", "id"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "password"),
+        ("RELINK_PROXY_LISTEN", "127.0.0.1:0"),
+    ];
+    let mut relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &settings).await;
+    let is_proxy = |line: &Value| line["proxy.address"].as_str().map(str::to_owned);
+    let lines = relink.seen.iter().filter_map(|line| serde_json::from_str(line).ok());
+    let proxy = lines.filter_map(|line: Value| is_proxy(&line)).next().expect("the proxy listens");
+    let call =
+        client().post(format!("http://{proxy}/api/accounts/")).header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    let refused = within("the call", call.json(&json!({"link": LINK})).send()).await.unwrap();
+    assert_eq!(refused.status(), 428);
+    // The report leads to a job, whose call of Belvo continues the trace.
+    let read = format!("GET /api/links/{LINK}/");
+    let job = async {
+        loop {
+            let found = received.calls.lock().unwrap().iter().find(|(call, _)| *call == read).cloned();
+            if let Some((_, parent)) = found {
+                return parent;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let read_by = within("the call of the job", job).await;
+    // With the ratio 0, no trace begins in relink: not even the one of this webhook.
+    relink.store_webhook(&client(), webhook("another-link", "token_required", 2)).await;
+    relink.wait_for_link(&client(), "another-link").await;
+    relink.signal("TERM").await;
+    assert!(relink.ended().await.success());
+
+    let proxied = received.span("POST proxy", |span| hex(&span.parent_span_id) == CALLER);
+    let sent_by = |span: &Span| format!("00-{TRACE}-{}-01", hex(&span.span_id));
+    let passed_on = ("POST /api/accounts/".to_owned(), sent_by(&proxied));
+    assert!(received.calls.lock().unwrap().contains(&passed_on));
+    let reported = received.span("step api_error", |span| is_child(span, &proxied));
+    let verify = received.span("job verify", |span| is_child(span, &reported));
+    let call = received.span("Belvo GET /api/links/{id}/", |span| is_child(span, &verify));
+    assert_eq!(read_by, sent_by(&call));
+    let spans = received.spans.lock().unwrap();
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE), "{:?}", spans.iter().map(shown).collect::<Vec<_>>());
 }
 
 /// Whether `/metrics` counts spans with this outcome.
