@@ -38,6 +38,12 @@ pub fn record(span: Recorded) {
 }
 
 impl Recorded {
+    /// Sets an attribute. A span has each key once.
+    pub(super) fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+        self.attributes.retain(|(known, _)| *known != key);
+        self.attributes.push((key, value.into()));
+    }
+
     pub(super) fn data(self, scope: &InstrumentationScope) -> SpanData {
         let Self { context, parent, links: spans, name, kind, started, ended, attributes, failure } = self;
         let mut links = SpanLinks::default();

@@ -38,7 +38,7 @@ pub fn current_headers() -> impl Iterator<Item = (&'static str, String)> {
 
 /// Adds an attribute to the span of the running work. `value` is made only if the span is recorded.
 pub fn note<V: Into<Value>>(key: &'static str, value: impl FnOnce() -> V) {
-    change_current(|span| span.attributes.push((key, value().into())));
+    change_current(|span| span.set(key, value()));
 }
 
 /// Adds a link to the span of the running work: this span of another trace has led to it.
@@ -141,7 +141,7 @@ impl Span {
 
     /// Adds an attribute. `value` is made only if the span is recorded.
     pub fn set<V: Into<Value>>(&self, key: &'static str, value: impl FnOnce() -> V) {
-        self.change(|span| span.attributes.push((key, value().into())));
+        self.change(|span| span.set(key, value()));
     }
 
     /// Marks the span as failed, for this reason.

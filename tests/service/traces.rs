@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -233,6 +233,8 @@ async fn a_trace_leads_from_the_webhook_to_the_notice_and_links_lead_from_the_re
         let has_parent = by_id.get(&span.parent_span_id).is_some_and(|parent| parent.trace_id == span.trace_id);
         let is_first = span.parent_span_id.is_empty() || hex(&span.parent_span_id) == CALLER;
         assert!(has_parent || is_first, "{}", shown(span));
+        let keys: HashSet<_> = span.attributes.iter().map(|attribute| &attribute.key).collect();
+        assert_eq!(keys.len(), span.attributes.len(), "each attribute is there once: {span:?}");
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano && !format!("{span:?}").contains(&token));
     }
 }
