@@ -116,6 +116,6 @@ metrics! {
     RECREATED: Counter "relink_streams_recreated_total" ["name"]
         "streams and consumers that were deleted while relink ran, and were created again";
     SPANS: Counter "relink_spans_total" ["outcome"]
-        "spans for the OTLP endpoint: `exported`, `failed` (it did not take them), or `dropped` (too many waited)";
+        "spans: `exported`, `failed` (the endpoint did not take them) or `dropped` (too many waited)";
     SERVER_RESTARTS: Counter "relink_nats_server_restarts_total" [] "restarts of relink's own nats-server";
 }

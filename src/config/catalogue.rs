@@ -333,7 +333,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_TRACES_ENDPOINT",
         Text,
         None,
-        "address of an OTLP collector (http/protobuf), such as http://127.0.0.1:4318; default: no traces",
+        "address of an OTLP collector (http/protobuf), such as http://127.0.0.1:4318",
     ),
     secret("traces.headers", "RELINK_TRACES_HEADERS", List, "headers for the collector, each name=value"),
     row(
@@ -341,7 +341,7 @@ pub static SETTINGS: &[Setting] = &[
         "RELINK_TRACES_SAMPLE_RATIO",
         Text,
         Some("1"),
-        "share of the traces that begin in relink, 0 to 1; the trace of a caller decides itself",
+        "share of the traces that begin in relink, from 0 to 1",
     ),
     row(
         "status.components",

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test should name the line")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -33,6 +33,8 @@ const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 #[derive(Clone, Default)]
 struct Received {
     spans: Arc<Mutex<Vec<Span>>>,
+    /// The names of the services that have sent spans.
+    services: Arc<Mutex<BTreeSet<String>>>,
     notices: Arc<Mutex<Vec<axum::http::HeaderMap>>>,
     /// The calls of Belvo's API: method and path, and `traceparent`.
     calls: Arc<Mutex<Vec<(String, String)>>>,
@@ -46,7 +48,8 @@ async fn take_spans(State(received): State<Received>, headers: axum::http::Heade
     for resource in resources {
         let names = resource.resource.unwrap().attributes;
         let name = names.into_iter().find(|attribute| attribute.key == "service.name").unwrap().value.unwrap();
-        assert_eq!(name.value, Some(AnyValue::StringValue("relink".to_owned())));
+        let Some(AnyValue::StringValue(name)) = name.value else { panic!("{name:?} is no name") };
+        received.services.lock().unwrap().insert(name);
         spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
     }
 }
@@ -198,6 +201,7 @@ async fn a_trace_leads_from_the_webhook_to_the_notice_and_links_lead_from_the_re
     relink.signal("TERM").await;
     assert!(relink.ended().await.success());
 
+    assert_eq!(*received.services.lock().unwrap(), ["relink".to_owned()].into());
     let webhook = received.span("POST /webhooks/belvo", |_| true);
     assert_eq!((hex(&webhook.trace_id), hex(&webhook.parent_span_id)), (TRACE.to_owned(), CALLER.to_owned()));
     assert_eq!(attribute(&webhook, "relink.link.id"), Some(link.to_string()));
@@ -247,6 +251,7 @@ async fn belvo_gets_the_trace_of_a_job_and_of_a_call_through_the_proxy() {
         ("RELINK_TRACES_ENDPOINT", server.as_str()),
         ("RELINK_TRACES_HEADERS", "x-key=planted"),
         ("RELINK_TRACES_SAMPLE_RATIO", "0"),
+        ("OTEL_SERVICE_NAME", "relink-of-the-test"),
         ("RELINK_BELVO_URL", &server),
         ("RELINK_BELVO_SECRET_ID", "id"),
         ("RELINK_BELVO_SECRET_PASSWORD", "password"),
@@ -278,6 +283,7 @@ async fn belvo_gets_the_trace_of_a_job_and_of_a_call_through_the_proxy() {
     relink.signal("TERM").await;
     assert!(relink.ended().await.success());
 
+    assert_eq!(*received.services.lock().unwrap(), ["relink-of-the-test".to_owned()].into());
     let proxied = received.span("POST proxy", |span| hex(&span.parent_span_id) == CALLER);
     let sent_by = |span: &Span| format!("00-{TRACE}-{}-01", hex(&span.span_id));
     let passed_on = ("POST /api/accounts/".to_owned(), sent_by(&proxied));
