@@ -32,6 +32,12 @@ pub fn now() -> Timestamp {
     Timestamp::from_millis(millis.saturating_add(test_offset_seconds().saturating_mul(1_000)))
 }
 
+/// The wall clock in full precision, for the times of spans. A test does not move it.
+#[expect(clippy::disallowed_methods, reason = "clippy.toml allows the clock in this file")]
+pub fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
 /// A monotonic instant, to measure durations.
 #[expect(clippy::disallowed_methods, reason = "clippy.toml allows the clock in this file")]
 pub fn instant() -> Instant {

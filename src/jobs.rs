@@ -23,12 +23,14 @@ use crate::clock::Clock;
 use crate::contract::{ApiError, At, InputKind, JobBody, JobName, Observation, ReadOutcome, Source, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
+use crate::nats::envelope;
 use crate::nats::foreign;
 use crate::nats::inputs::{Inputs, NewInput};
 use crate::nats::limit::{REQUEST_TIMEOUT, reconnected, within};
 use crate::nats::publisher::PublishError;
 use crate::nats::stream::JOBS_CONSUMER;
 use crate::nats::subject::Subjects;
+use crate::trace::{self, Span, SpanKind};
 
 pub use successor::KnownLinks;
 
@@ -176,7 +178,9 @@ impl Worker {
     async fn handle(&self, message: jetstream::Message) {
         let (tries, stored_at) =
             message.info().map_or((1, Timestamp::default()), |info| (info.delivered, Timestamp::of(info.published)));
-        let ack = match self.work_on(&message.payload, tries, stored_at).await {
+        // The trace of the step that asked for the job.
+        let asked = Span::passing(message.headers.as_ref().and_then(envelope::trace_of));
+        let ack = match asked.run(self.work_on(&message.payload, tries, stored_at)).await {
             Next::Ended => AckKind::Ack,
             Next::Again(pause) => AckKind::Nak(Some(pause)),
             Next::GivenUp => AckKind::Term,
@@ -194,8 +198,13 @@ impl Worker {
     pub async fn work_on(&self, payload: &[u8], tries: i64, stored_at: Timestamp) -> Next {
         match parse(payload) {
             Ok((job, link)) => {
-                let outcome = self.perform(&job, &link, stored_at).await;
+                let age = self.clock.now().since(stored_at);
+                let span = Span::begin_after(age, SpanKind::Consumer, trace::current(), || {
+                    format!("job {}", job.name.as_str())
+                });
+                let outcome = span.run(self.perform(&job, &link, stored_at)).await;
                 let next = decide_retry(&outcome, tries);
+                describe(&span, &link, next, tries);
                 record_outcome(&job, &link, &outcome, next, tries);
                 next
             }
@@ -351,6 +360,21 @@ pub fn decide_retry(outcome: &Outcome, tries: i64) -> Next {
         Outcome::Retry(..) | Outcome::TooEarly(_) if tries >= TRIES_MAX => Next::GivenUp,
         Outcome::TooEarly(pause) => Next::Again(if tries <= EARLY_TRIES { *pause } else { backoff(tries) }),
         Outcome::Retry(wait, _) => Next::Again((*wait).max(backoff(tries))),
+    }
+}
+
+/// Adds the result of an attempt to its span.
+fn describe(span: &Span, link: &LinkId, next: Next, tries: i64) {
+    span.set("relink.link.id", || link.to_string());
+    span.set("relink.job.tries", || tries);
+    let outcome = match next {
+        Next::Ended => "reported",
+        Next::Again(_) => "retried",
+        Next::GivenUp => "given_up",
+    };
+    span.set("relink.outcome", || outcome);
+    if next != Next::Ended {
+        span.fail(|| outcome.to_owned());
     }
 }
 

@@ -30,6 +30,7 @@
 //! | [`jobs`] | verify and refresh: a call to Belvo, whose result is published as a new input |
 //! | [`reconciler`] | sweeps: regular reads of Belvo's API that find changes that no webhook reported |
 //! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`os`], [`tls`], [`direct`] | wiring |
+//! | [`trace`] | spans of what relink does, for an OTLP endpoint |
 //! | [`drawing`], [`schemas`], [`printable`] | the drawing of the machine; JSON Schemas; texts from outside, made safe for a terminal |
 //! | [`replay`] | the shadow replay: another policy over what relink has recorded |
 //! | [`rehearsal`] | relink against its sandbox (the crate `belvo-sandbox`, a stand-in for Belvo): demo, a relink to connect apps to, scenarios, a month of a fleet |
@@ -120,3 +121,4 @@ pub mod service;
 pub mod simulation;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;

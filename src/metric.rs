@@ -123,5 +123,7 @@ metrics! {
     SWEEP_FAILURES: Counter "relink_sweep_failures_total" ["step"] "sweeps that failed";
     RECREATED: Counter "relink_streams_recreated_total" ["name"]
         "streams and consumers that were deleted while relink ran, and were created again";
+    SPANS: Counter "relink_spans_total" ["outcome"]
+        "spans: `exported`, `failed` (the endpoint did not take them) or `dropped` (too many waited)";
     SERVER_RESTARTS: Counter "relink_nats_server_restarts_total" [] "restarts of relink's own nats-server";
 }

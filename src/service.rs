@@ -19,6 +19,7 @@ mod probe;
 mod proxy;
 mod readiness;
 mod stop;
+mod traces;
 mod watchdog;
 
 use std::net::SocketAddr;
@@ -58,6 +59,7 @@ use crate::nats::watch::Watch;
 use crate::node::Phase;
 use crate::reconciler::{self, Reconciler};
 use crate::store::SledStore;
+use crate::trace::Exporting;
 
 /// A running service.
 pub struct Service {
@@ -85,6 +87,7 @@ pub struct Service {
     client: async_nats::Client,
     own_server: Option<OwnServer>,
     watchdog: Watchdog,
+    traces: Option<Exporting>,
     stop_timeout: Duration,
 }
 
@@ -124,6 +127,7 @@ impl Service {
     /// The first part that cannot start, with the setting to change.
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
         let store = open_store(config)?;
+        let traces = traces::start(config)?;
         let Bus { client, own_server, status: server_status, is_ready, waiting } =
             nats::start(config, server_source).await?;
         let context = jetstream::new(client.clone());
@@ -166,6 +170,7 @@ impl Service {
             .with_clock(clock.clone())
             .with_repair_links(repair_links)
             .with_observe(config.service.observe)
+            .with_spans(config.traces.as_ref().map(|traces| traces.ratio))
             .with_components(config.status_components.clone());
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
         let activity = node.activity();
@@ -269,6 +274,7 @@ impl Service {
             client,
             own_server,
             watchdog,
+            traces,
             stop_timeout: config.service.stop_timeout,
         })
     }
@@ -385,6 +391,9 @@ impl Service {
         // The last acknowledgements may still be in the client's buffer. They are only hints, so they need no connection.
         if self.client.connection_state() == async_nats::connection::State::Connected {
             let _aborted = budget.wait("the NATS connection", 3, self.client.flush()).await;
+        }
+        if let Some(traces) = self.traces {
+            traces.stop().await;
         }
         if let Some(server) = self.own_server {
             note(server.stop(&budget).await.err());

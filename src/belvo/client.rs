@@ -30,6 +30,7 @@ mod answer;
 mod claim;
 mod institution;
 mod list;
+mod traced;
 mod wire;
 
 use list::{CONSENT_FIELDS, CONSENTS, keep};
@@ -421,6 +422,21 @@ impl Client {
     }
 
     async fn exchange(&self, call: &Call<'_>, request: RequestBuilder, bytes_max: usize) -> Result<Answer, CallError> {
+        let span = call.span();
+        let answer = self.exchange_untraced(call, traced::with_trace(request, &span), bytes_max).await;
+        match &answer {
+            Ok(answer) => traced::note_status(&span, answer.status),
+            Err(error) => span.fail(|| error.to_string()),
+        }
+        answer
+    }
+
+    async fn exchange_untraced(
+        &self,
+        call: &Call<'_>,
+        request: RequestBuilder,
+        bytes_max: usize,
+    ) -> Result<Answer, CallError> {
         let Some(wire) = &self.wire else {
             let response = request.send().await.map_err(|error| call.broke_off(error))?;
             return Answer::read(response, bytes_max).await.map_err(|error| call.broke_off(error));

@@ -335,6 +335,21 @@ static PROGRAM: &[Setting] = &[
     row("log.filter", "RELINK_LOG", Text, Some("info"), "log filter, such as info or relink=debug,info").flag("--log"),
     row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "log format: text or json").flag("--log-format"),
     row(
+        "traces.endpoint",
+        "RELINK_TRACES_ENDPOINT",
+        Text,
+        None,
+        "address of an OTLP collector (http/protobuf), such as http://127.0.0.1:4318",
+    ),
+    secret("traces.headers", "RELINK_TRACES_HEADERS", List, "headers for the collector, each name=value"),
+    row(
+        "traces.sample_ratio",
+        "RELINK_TRACES_SAMPLE_RATIO",
+        Text,
+        Some("1"),
+        "share of the traces that begin in relink, from 0 to 1",
+    ),
+    row(
         "status.components",
         "RELINK_STATUS_COMPONENTS",
         List,

@@ -7,7 +7,7 @@
 //! - `catalogue`, `policy_catalogue`: the table of all settings
 //! - `layers`: collects the values and their origins; the only file that reads the environment
 //! - `reader`: parses single values; `nats`, `policy`, `repair`, `outbound`: the settings of NATS, of the machine, of the repair page
-//!   and of messages over HTTP; `show`: the report of `check-config`
+//!   and of messages over HTTP; `traces`: those of traces; `show`: the report of `check-config`
 //! - `warnings`: values that are valid, and are probably a mistake
 
 mod address;
@@ -23,6 +23,7 @@ mod reader;
 mod repair;
 mod setting;
 mod show;
+mod traces;
 mod warnings;
 
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +50,7 @@ use crate::nats::connection::Access;
 use crate::nats::server_binary::ServerSource;
 use crate::nats::stream::StreamSettings;
 use crate::nats::subject::Subjects;
+use crate::trace;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -79,6 +81,8 @@ pub struct Config {
     pub service: ServiceConfig,
     /// The log.
     pub log: LogConfig,
+    /// `RELINK_TRACES_*`: traces; `None` without an endpoint.
+    pub traces: Option<trace::Settings>,
     /// The policy of the machine: `[policy]`, `RELINK_POLICY_*`. `can_verify` is set if there are keys for Belvo.
     pub policy: Policy,
 }
@@ -331,6 +335,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         observe: reader.switch("service.observe"),
     };
     let log = read_log(reader);
+    let traces = traces::read(reader);
     let policy = policy::read(reader, belvo.keys.is_some());
     let status_components = Components::parse(&reader.texts("status.components"));
     let status_components = status_components.unwrap_or_else(|problem| {
@@ -352,6 +357,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
         reconciler,
         service,
         log,
+        traces,
         policy,
     })
 }

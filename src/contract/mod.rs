@@ -12,6 +12,7 @@
 //! - `incident`: the messages about an incident of an institution, for operations
 //! - `operations`: the operations of the HTTP API, with `queries`; `answers`, `status`, `requests`: the bodies that only HTTP has
 //! - `digest`: all links and their versions as two numbers
+//! - `trace`: the trace context in the headers of every message
 //! - `rfc3339`: the time in every body; `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
 //!   record
 //!
@@ -33,6 +34,7 @@ mod requests;
 mod rfc3339;
 mod secrets;
 mod status;
+mod trace;
 mod words;
 
 pub use answers::{
@@ -64,6 +66,7 @@ pub use requests::{DropRequest, UpdateRequest};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
 pub use status::{BelvoStatus, PartitionStatus, Status, SweepStatus};
+pub use trace::{SAME_TRACE_MAX, SampleRatio, TRACEPARENT, TRACESTATE, TraceContext};
 pub use words::{
     AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,

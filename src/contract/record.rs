@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::output::Because;
 use super::person::MessagedRecord;
 use super::rfc3339::At;
+use super::trace::TraceContext;
 use super::words::{AccessModeWord, StateWord, is_false};
 use crate::link::{Creation, Episode, Freshness, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Profile, Session, State};
 
@@ -237,6 +238,20 @@ impl Record {
             because,
             sent,
         }
+    }
+
+    /// The same record with the trace of the input that began its episode. Without an open episode it keeps none.
+    #[must_use]
+    pub fn with_trace(mut self, began: Option<&TraceContext>) -> Self {
+        if let (Some(episode), Some(began)) = (&mut self.episode, began) {
+            episode.traceparent = Some(began.traceparent());
+        }
+        self
+    }
+
+    /// The trace of the input that began the open episode.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.episode.as_ref()?.traceparent.as_deref()?)
     }
 
     /// Reads a record's JSON.

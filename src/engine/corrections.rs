@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Engine, Item, LinkEntry, Plan, STORE_PAGE};
+use super::{Engine, Item, Plan, STORE_PAGE};
 use crate::contract::{At, Because, Origin};
 use crate::link::{CLOCK_AHEAD_MAX, Event, Link, LinkId, Step, Timestamp, correct_times};
 use crate::store::{Query, Store, StoreError};
@@ -63,13 +63,13 @@ impl<S: Store> Engine<S> {
                 Err(error) if error.is_of_one_record() => continue,
                 Err(error) => return Err(error),
             };
-            let Some(LinkEntry { link, partition }) = entry else { continue };
-            let Some(partition) = self.partition_of(partition) else { continue };
-            if let Some(step) = self.corrected(&link, now) {
+            let Some(entry) = entry else { continue };
+            let Some(partition) = self.partition_of(entry.partition) else { continue };
+            if let Some(step) = self.corrected(&entry.link, now) {
                 plan.tally.add("timer", "times_corrected");
                 let because = Because::of(&step, &Event::DeadlinePassed.into(), Origin::timer(now));
                 plan.add_item(|| Item::Timer(id));
-                self.take_step(&link, step, partition, because, now, plan);
+                self.take_step(&entry, step, partition, because, now, plan);
             }
         }
         Ok(())

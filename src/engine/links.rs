@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use quick_cache::unsync::Cache;
 
+use crate::contract::TraceContext;
 use crate::link::{Link, LinkId, Profile};
 
 /// How many links the cache keeps. A link takes about 4 KB when its memory of recent facts is full, so this is at most 64 MB.
@@ -18,6 +19,8 @@ const CACHED_MAX: usize = 16_384;
 pub(super) struct LinkEntry {
     pub(super) link: Arc<Link>,
     pub(super) partition: u16,
+    /// The trace of the input that began the open episode, if it was recorded.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// The overlay and the cache.

@@ -12,7 +12,8 @@
 //! stop the messages after it.
 //!
 //! - `delivery`: an input message, and the checks of its subject and headers
-//! - `plan`: the planned commit; `publishing`: how its effects are published
+//! - `plan`: the planned commit; `publishing`: how its effects are published; `outcomes`: what becomes of an input;
+//!   `spans`: the traces
 //! - `timers`: links whose deadline has passed
 //! - `corrections`: links whose times lie in the future
 //! - `outage_errors`: errors of Belvo about an outage of an institution
@@ -30,9 +31,11 @@ mod institutions;
 mod journals;
 mod links;
 mod outage_errors;
+mod outcomes;
 mod persons;
 mod plan;
 mod publishing;
+mod spans;
 mod status_page;
 mod successors;
 mod timers;
@@ -45,16 +48,17 @@ pub use activity::{Activity, Creations};
 pub use delivery::{DeadDelivery, Delivery, payload};
 pub use plan::{Item, Message, Outgoing, Plan, Receipt, Tally, TallyKey};
 pub use publishing::Publishing;
+pub use spans::StepSpan;
 
 use self::corrections::Corrections;
-use self::institutions::{Institutions, institutions_of, opening_of};
+use self::institutions::{Institutions, institutions_of};
 use self::journals::Journals;
 use self::links::{LinkEntry, Links};
 use crate::belvo::{self, Meaning, Reading, Undecodable};
-use crate::contract::{Because, CommittedOffset, DeadReason, InputKind, LinksDigest, Origin, Record, RefusedBody};
+use crate::contract::{Because, CommittedOffset, DeadReason, InputKind, LinksDigest, RefusedBody};
 use crate::institution::Components;
-use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Refusal, StateName, Step, Timestamp, step};
-use crate::store::{Head, Names, Put, Store, StoreError};
+use crate::link::{EFFECTS_MAX, Input, Link, LinkId, Policy, Refusal, Step, Timestamp, step};
+use crate::store::{Store, StoreError};
 
 /// The most messages one plan may have: JetStream's limit for an atomic batch (`jetstream.limits.batch.max_msgs`, nats-server 2.12), less
 /// the one that the node adds (`contract::Commit`).
@@ -285,10 +289,12 @@ impl<S: Store> Engine<S> {
             }
             plan.add_item(|| Item::Delivery { partition, sequence, stored_at_ns });
             let is_repeated = self.journals.is_repeated(&self.store, &delivery)?;
+            plan.follow(&delivery, self.publishing.spans, now);
             match self.set_aside.get(&(partition, sequence, stored_at_ns)) {
                 Some(detail) => Self::dead_letter(&delivery, DeadReason::TooLarge, detail.clone(), &mut plan),
                 None => self.plan_delivery(&delivery, is_repeated, now, &mut plan)?,
             }
+            plan.end_span();
             self.planned.insert(delivery.partition, delivery.sequence);
             let offset = CommittedOffset {
                 stream_created_ns: self.input_created_ns,
@@ -356,7 +362,12 @@ impl<S: Store> Engine<S> {
             }
             Err(error) => return Err(error),
         };
-        let link = entry.map_or_else(|| Arc::new(Link::unknown(id, received_at)), |entry| entry.link);
+        let entry = entry.unwrap_or_else(|| {
+            let link = Arc::new(Link::unknown(id, received_at));
+            LinkEntry { link, partition: delivery.partition, trace: None }
+        });
+        plan.span_about(&entry);
+        let link = &entry.link;
         let word = delivery.kind_word();
         match meaning {
             Meaning::Event(mut input) => {
@@ -364,26 +375,22 @@ impl<S: Store> Engine<S> {
                 input.incident = self.institutions.down_since(institution.map(String::as_str));
                 let event = input.event.name();
                 let step = || {
-                    if is_repeated {
-                        Ok(Err(Refusal::Repeated))
-                    } else {
-                        self.step_link(&link, &mut input, received_at)
-                    }
+                    if is_repeated { Ok(Err(Refusal::Repeated)) } else { self.step_link(link, &mut input, received_at) }
                 };
                 match catch_unwind(AssertUnwindSafe(step)) {
                     Ok(Err(error)) => return Err(error),
                     Ok(Ok(Ok(step))) => {
                         plan.tally.add(word, "accepted");
                         let because = Because::of(&step, &input, origin);
-                        self.take_step(&link, step, delivery.partition, because, now, plan);
+                        self.take_step(&entry, step, delivery.partition, because, now, plan);
                     }
                     Ok(Ok(Err(refusal))) => {
                         plan.tally.add(word, refusal.as_str());
                         plan.refuse(
                             delivery.partition,
                             delivery.sequence,
-                            &link,
-                            RefusedBody::refusal(&link, event, refusal, origin),
+                            link,
+                            RefusedBody::refusal(link, event, refusal, origin),
                         );
                     }
                     Err(_) => Self::dead_letter(delivery, DeadReason::Panicked, format!("{event} panicked"), plan),
@@ -394,69 +401,20 @@ impl<S: Store> Engine<S> {
             Meaning::NotAboutTheLink { class, code } => {
                 // Only an error of Belvo's API counts: a warning of the widget comes from the user's device.
                 let is_outage = kind == InputKind::ApiError && class.is_about_the_institution() && !is_repeated;
-                if is_outage && self.plan_outage_error(delivery, &link, &origin, now, plan)? {
+                if is_outage && self.plan_outage_error(delivery, &entry, &origin, now, plan)? {
                     return Ok(());
                 }
                 plan.tally.add(word, "not_about_the_link");
                 let detail = format!("{code}: {}", class.as_str());
-                Self::plan_remark(&link, delivery, "not_about_the_link", detail, origin, plan);
+                Self::plan_remark(link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
                 let detail = format!("{what}; the message is in the dead letters");
-                Self::plan_remark(&link, delivery, "unknown", detail, origin, plan);
+                Self::plan_remark(link, delivery, "unknown", detail, origin, plan);
                 Self::dead_letter(delivery, DeadReason::UnknownCode, what, plan);
             }
         }
         Ok(())
-    }
-
-    /// Plans a refusal for a message that is no event, so that it is in the history of the link.
-    fn plan_remark(link: &Link, delivery: &Delivery, reason: &str, detail: String, origin: Origin, plan: &mut Plan) {
-        let body = RefusedBody {
-            link_id: link.id.to_string(),
-            event: None,
-            reason: reason.to_owned(),
-            detail,
-            state: (link.version > 0).then(|| link.state.name().into()),
-            origin,
-        };
-        plan.refuse(delivery.partition, delivery.sequence, link, body);
-    }
-
-    fn dead_letter(delivery: &Delivery, reason: DeadReason, detail: String, plan: &mut Plan) {
-        plan.tally.add(delivery.kind_word(), reason.as_str());
-        plan.dead_letters.push(DeadDelivery { delivery: delivery.clone(), reason, detail });
-    }
-
-    fn take_step(
-        &mut self,
-        before: &Link,
-        step: Step,
-        partition: u16,
-        because: Because,
-        now: Timestamp,
-        plan: &mut Plan,
-    ) {
-        let link = &step.link;
-        plan.activity.count_step(before, &step);
-        self.note_time(&step, now);
-        // A link that webhooks have broken before it was read counts as soon as its institution is known.
-        let is_named = before.profile.institution.is_none();
-        let is_new = is_named || matches!(step.from, StateName::Unconfirmed | StateName::Valid);
-        let opening = opening_of(link).filter(|_| is_new);
-        let incidents = opening.map_or_else(Vec::new, |opening| {
-            plan.activity.prompts_deferred_count += u64::from(opening.is_deferred);
-            self.institutions.opened(&opening, &because.origin, now)
-        });
-        let sent = plan.effects(partition, &step, &because, &self.publishing);
-        let record = plan::encode(&Record::of(link, partition, because, sent));
-        let head = Head::of(link, partition, &self.policy);
-        plan.state(partition, &step, &record);
-        // Each step raises the version by one, and the first one of a link makes it 1.
-        self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
-        plan.puts.push(Put { id: link.id.clone(), head, names: Names::of(&link.profile), record });
-        incidents.into_iter().for_each(|body| plan.incident(partition, body));
-        self.recent.change(LinkEntry { link: Arc::new(step.link), partition });
     }
 
     fn load(&mut self, id: &LinkId) -> Result<Option<LinkEntry>, StoreError> {
@@ -464,8 +422,8 @@ impl<S: Store> Engine<S> {
             return Ok(Some(entry.clone()));
         }
         let Some(stored) = self.store.get(id)? else { return Ok(None) };
-        let link = Arc::new(stored.link()?);
-        let entry = LinkEntry { link, partition: stored.head.partition };
+        let (link, trace) = stored.link_and_trace()?;
+        let entry = LinkEntry { link: Arc::new(link), partition: stored.head.partition, trace };
         self.recent.read(entry.clone());
         Ok(Some(entry))
     }

@@ -3,9 +3,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Delivery, Engine, Plan};
+use super::{Delivery, Engine, LinkEntry, Plan};
 use crate::contract::{Because, DeadReason, Origin};
-use crate::link::{Event, Input, InstitutionNotices, Link, Timestamp};
+use crate::link::{Event, Input, InstitutionNotices, Timestamp};
 use crate::store::{Store, StoreError};
 
 impl<S: Store> Engine<S> {
@@ -14,11 +14,12 @@ impl<S: Store> Engine<S> {
     pub(super) fn plan_outage_error(
         &mut self,
         delivery: &Delivery,
-        link: &Link,
+        entry: &LinkEntry,
         origin: &Origin,
         now: Timestamp,
         plan: &mut Plan,
     ) -> Result<bool, StoreError> {
+        let link = &entry.link;
         let Some(institution) = link.profile.institution.as_deref() else { return Ok(false) };
         // The messages of the institution come first, because the step of the link follows from them.
         let incidents = self.institutions.outage_error(institution, &link.id, origin, now);
@@ -34,7 +35,7 @@ impl<S: Store> Engine<S> {
             Ok(Ok(Ok(step))) => {
                 plan.tally.add(delivery.kind_word(), "accepted");
                 let because = Because::of(&step, &input, origin.clone());
-                self.take_step(link, step, delivery.partition, because, now, plan);
+                self.take_step(entry, step, delivery.partition, because, now, plan);
             }
             Ok(Ok(Err(_refusal))) => return Ok(false),
             Err(_) => Self::dead_letter(delivery, DeadReason::Panicked, "an outage error panicked".to_owned(), plan),

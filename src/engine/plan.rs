@@ -7,8 +7,10 @@ use serde::Serialize;
 use super::activity::Activity;
 use super::delivery::{DeadDelivery, Delivery};
 use super::publishing::Publishing;
+use super::spans::{Following, StepSpan};
 use crate::contract::{
-    Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, institution_token,
+    Address, Because, CommittedOffset, IncidentBody, JobBody, LinksDigest, NoticeBody, RefusedBody, TraceContext,
+    institution_token,
 };
 use crate::link::{Effect, EpisodeNumber, Link, LinkId, Step, Timestamp};
 use crate::store::{Changes, Position, Put};
@@ -45,6 +47,10 @@ pub struct Plan {
     pub timers_panicked: Vec<LinkId>,
     /// Counts of outcomes, for metrics.
     pub tally: Tally,
+    /// The recorded steps.
+    pub spans: Vec<StepSpan>,
+    /// The trace of the input that is being planned.
+    pub(super) following: Following,
     /// The links of the puts that [`Plan::take_changes`] took, and their versions.
     taken: Vec<(LinkId, u64)>,
 }
@@ -101,6 +107,8 @@ pub struct Message {
     pub at: Timestamp,
     /// The body, JSON.
     pub body: Vec<u8>,
+    /// The span that the message follows from.
+    pub trace: Option<TraceContext>,
 }
 
 impl Message {
@@ -109,7 +117,7 @@ impl Message {
         let at = Timestamp::from_millis(offset.stored_at_ns.div_euclid(1_000_000));
         // An input stream that was created again uses sequences again. The time makes the id unique.
         let id = format!("offset.{partition}.{}-{}", offset.sequence, at.as_millis());
-        Self { address: Address::Offset(partition), id, at, body: encode(offset) }
+        Self { address: Address::Offset(partition), id, at, body: encode(offset), trace: None }
     }
 }
 
@@ -212,7 +220,7 @@ impl Plan {
             };
             let id = message_id(link, n);
             ids.push(id.clone());
-            self.push(partition, Message { address, id, at: step.at, body });
+            self.push_traced(partition, address, id, step.at, body);
         }
         ids
     }
@@ -220,20 +228,24 @@ impl Plan {
     pub(super) fn state(&mut self, partition: u16, step: &Step, record: &[u8]) {
         let link = &step.link;
         let address = Address::State(link.id.clone());
-        self.push(partition, Message { address, id: message_id(link, 0), at: step.at, body: record.to_vec() });
+        self.push_traced(partition, address, message_id(link, 0), step.at, record.to_vec());
     }
 
     pub(super) fn refuse(&mut self, partition: u16, sequence: u64, link: &Link, body: RefusedBody) {
         // A stream that was created again, or lost its tail, uses sequences again. The time makes the id unique.
         let at = body.origin.received_at.0;
         let id = format!("{}.{}.refused-{partition}-{sequence}-{}", link.id, link.version, at.as_millis());
-        self.push(partition, Message { address: Address::Refused(link.id.clone()), id, at, body: encode(&body) });
+        if let Some(span) = self.span() {
+            span.link = Some(link.id.clone());
+            (span.event, span.outcome) = (body.event.clone(), body.reason.clone());
+        }
+        self.push_traced(partition, Address::Refused(link.id.clone()), id, at, encode(&body));
     }
 
     /// Adds the message about the start or the end of an incident.
     pub(super) fn incident(&mut self, partition: u16, body: IncidentBody) {
         let address = Address::Incident(institution_token(&body.institution));
-        self.push(partition, Message { address, id: body.message_id(), at: body.at.0, body: encode(&body) });
+        self.push_traced(partition, address, body.message_id(), body.at.0, encode(&body));
         self.incidents.push(body);
     }
 
@@ -248,6 +260,12 @@ impl Plan {
         for (partition, offset) in offsets {
             self.push(partition, Message::of_offset(partition, &offset));
         }
+    }
+
+    /// Adds a message that follows from the input that is being planned.
+    fn push_traced(&mut self, partition: u16, address: Address, id: String, at: Timestamp, body: Vec<u8>) {
+        let trace = self.following.context().cloned();
+        self.push(partition, Message { address, id, at, body, trace });
     }
 
     fn push(&mut self, partition: u16, message: Message) {

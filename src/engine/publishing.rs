@@ -1,7 +1,7 @@
 //! How the effects of the machine are published: with the address of the repair page or without it, and as notices or, in observe mode, as
-//! a record of what relink would have sent.
+//! a record of what relink would have sent, and with spans or without.
 
-use crate::contract::{Address, NoticeName};
+use crate::contract::{Address, NoticeName, SampleRatio};
 use crate::link::{Job, LinkId};
 use crate::repair::RepairLinks;
 
@@ -12,6 +12,9 @@ pub struct Publishing {
     pub repair_links: Option<RepairLinks>,
     /// relink only observes: it sends no notice, and changes nothing at Belvo.
     pub observe: bool,
+    /// Each step is recorded as a span; of the traces that begin here, this share. `None`: no spans, and the trace of an input is only
+    /// passed on.
+    pub spans: Option<SampleRatio>,
 }
 
 impl Publishing {

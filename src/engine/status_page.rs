@@ -27,12 +27,14 @@ impl<S: Store> Engine<S> {
     ) {
         if is_repeated {
             plan.tally.add(delivery.kind_word(), "repeated");
+            plan.span_outcome("repeated");
             return;
         }
         let (bodies, unknown_count) = take(&mut self.institutions, &self.components, report, origin, now);
         bodies.into_iter().for_each(|body| plan.incident(delivery.partition, body));
         if unknown_count == 0 {
             plan.tally.add(delivery.kind_word(), "accepted");
+            plan.span_outcome("accepted");
         } else {
             let detail = format!(
                 "{unknown_count} components of the status page are not configured (RELINK_STATUS_COMPONENTS), or have an unknown status; \

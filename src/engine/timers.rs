@@ -14,27 +14,31 @@ use crate::store::{Head, Put, Store, StoreError};
 impl<S: Store> Engine<S> {
     /// Plans the timers of at most `max` links that are due at `now`.
     pub(super) fn plan_timers(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
-        for (id, LinkEntry { link, partition }) in self.due(now, max, plan)? {
+        for (id, entry) in self.due(now, max, plan)? {
+            let link = &entry.link;
             let under_way = self.recent.is_uncommitted(&id);
             // The machine uses the time of the last step if that is later than `now`, so it would accept an early timer
             // of a link in the future.
             if link.deadline(&self.policy).is_none_or(|at| at > now) {
-                plan.retime(self.retimed(&link)?);
+                plan.retime(self.retimed(link)?);
                 continue;
             }
             let incident = self.institutions.down_since(link.profile.institution.as_deref());
             let mut input = Input { incident, ..Event::DeadlinePassed.into() };
             // A bug that panics on one timer must not end the process: the timer would be due again at every start.
-            match catch_unwind(AssertUnwindSafe(|| self.step_link(&link, &mut input, now))) {
+            match catch_unwind(AssertUnwindSafe(|| self.step_link(link, &mut input, now))) {
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(Ok(step))) => {
                     plan.tally.add("timer", "accepted");
                     let because = Because::of(&step, &input, Origin::timer(now));
                     plan.add_item(|| Item::Timer(id));
-                    self.take_step(&link, step, partition, because, now, plan);
+                    plan.follow_timer(&entry, self.publishing.spans);
+                    plan.span_about(&entry);
+                    self.take_step(&entry, step, entry.partition, because, now, plan);
+                    plan.end_span();
                 }
                 Ok(Ok(Err(_))) if under_way => {}
-                Ok(Ok(Err(_))) => plan.retime(self.retimed(&link)?),
+                Ok(Ok(Err(_))) => plan.retime(self.retimed(link)?),
                 Err(_) => {
                     plan.tally.add("timer", "panicked");
                     plan.timers_panicked.push(id.clone());

@@ -28,6 +28,7 @@ use crate::clock;
 use crate::contract::{AddressCheck, DeadReason, InputKind, Receipt};
 use crate::journal::{Dead, Entry};
 use crate::metric;
+use crate::trace;
 
 /// How long relink may take from the last byte of a webhook to its answer. Belvo's limit is five seconds, including
 /// the time on the network.
@@ -132,7 +133,9 @@ pub(super) async fn dead_letter(
         Some((name.as_str().to_owned(), value.to_owned()))
     });
     let dead = Dead { reason, detail: problem.detail().to_owned() };
-    let entry = Entry { at: clock::now(), subject, headers: kept.collect(), payload, dead: Some(dead) };
+    let trace = trace::current_headers().map(|(name, value)| (name.to_owned(), value));
+    let headers = kept.chain(trace).collect();
+    let entry = Entry { at: clock::now(), subject, headers, payload, dead: Some(dead) };
     match server.journal.append(entry).await {
         Ok(stored) => {
             metrics::counter!(metric::HTTP_INPUTS.name, "kind" => "webhook", "outcome" => "unreadable").increment(1);

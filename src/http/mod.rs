@@ -31,7 +31,7 @@
 //! - `listener`: accepts connections, bounds their number; `connection`: serves one, with time limits
 //! - `v1`: binds the operations of `/v1` to their handlers and scopes; `auth`: checks credentials; `paths`: normalizes the path; `body`: reads bodies of bounded size
 //! - `problem`: every error, as `application/problem+json`; `observe`: metrics, the log, panics; `log_sample`:
-//!   limits the log
+//!   limits the log; `traces`: the span of a request
 //! - `scan`: bounds long reads of the store; `as_of`: marks what was read with its time
 //!
 //! Every accepted input is appended to the journal, which publishes it to the input stream. The answer is 2xx only after
@@ -66,6 +66,7 @@ mod report;
 mod scan;
 mod status;
 mod status_now;
+mod traces;
 mod v1;
 
 use std::collections::BTreeMap;
@@ -103,6 +104,7 @@ use crate::nats::subject::Subjects;
 use crate::outbound::Targets;
 use crate::store::Store;
 use crate::telemetry;
+use crate::trace;
 
 /// The characters of an unknown path that an answer and the log show.
 const PATH_SHOWN_MAX: usize = 200;
@@ -301,7 +303,10 @@ fn entry_of_input(
 ) -> (Entry, Option<String>) {
     let at = clock::now();
     let headers = envelope::input_attributes(kind, link, source, at);
-    let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let headers = headers.into_iter().chain(trace::current_headers());
+    let headers: Vec<_> = headers.map(|(name, value)| (name.to_owned(), value)).collect();
+    trace::note("relink.link.id", || link.to_string());
+    trace::note("relink.input.kind", || kind.as_str());
     let message_id = headers.iter().find(|(name, _)| name == "ce-id").map(|(_, id)| id.clone());
     (Entry { at, subject: subjects.input(kind, link.as_str()), headers, payload, dead: None }, message_id)
 }

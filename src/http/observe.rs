@@ -1,4 +1,4 @@
-//! The layer around every request: counts and times it, logs a failure once, catches a panic.
+//! The layer around every request: counts and times it, records its span, logs a failure once, catches a panic.
 
 use std::any::Any;
 
@@ -10,6 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::log_sample::LogSample;
 use super::problem::{LoggedProblem, Problem};
+use super::traces;
 use crate::clock;
 use crate::metric;
 
@@ -32,8 +33,10 @@ pub(super) async fn observe(State(sample): State<LogSample>, request: Request, n
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = method_label(request.method());
     let started = clock::instant();
-    let response = next.run(request).await;
+    let span = traces::begin(&route, method, request.headers());
+    let response = span.run(next.run(request)).await;
     let status = response.status();
+    traces::end(span, &route, status);
     let seconds = started.elapsed().as_secs_f64();
     let code = status.as_str().to_owned();
     metrics::counter!(metric::HTTP_REQUESTS.name, "route" => route.clone(), "method" => method, "status" => code)

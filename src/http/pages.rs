@@ -41,6 +41,7 @@ use crate::config::{Config, WidgetPlace};
 use crate::contract::IncidentChange;
 use crate::link::{Link, LinkId, Policy, Prompt};
 use crate::repair::{Claims, Locale, Look, Page, Purpose, RepairLinks, Shown, Trouble, View};
+use crate::trace;
 
 /// The path of all pages.
 pub(super) const PATH: &str = "/repair";
@@ -241,7 +242,7 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
     let id = claims.link.clone();
     let read = server.read_store(move |store| {
         let stored = store.get(&id)?;
-        let link = stored.map(|stored| stored.link()).transpose()?;
+        let (link, began) = stored.map(|stored| stored.link_and_trace()).transpose()?.unzip();
         let institution = link.as_ref().and_then(|link| link.profile.institution.clone());
         let has_incident = match institution {
             Some(institution) => store
@@ -250,9 +251,12 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
                 .any(|incident| incident.change == IncidentChange::Began && incident.institution == institution),
             None => false,
         };
-        Ok((link, has_incident))
+        Ok((link, began.flatten(), has_incident))
     });
-    let (link, has_incident) = read.await?;
+    let (link, began, has_incident) = read.await?;
+    trace::note("relink.link.id", || claims.link.to_string());
+    // The visit is hours after the outage began, so it is a trace of its own.
+    began.iter().for_each(trace::link_to);
     let view = View::of(&claims, link.as_ref(), server.clock.now());
     let episode = link.as_ref().and_then(|link| link.state.episode());
     let is_down = has_incident || episode.is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }));

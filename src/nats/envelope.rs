@@ -1,13 +1,13 @@
 //! The envelope: CloudEvents 1.0 in the NATS binding, binary mode: attributes as headers, data as the body.
 //!
 //! The envelope repeats the type and the link of a message, so that a consumer of a mirror or of a dump, where the subject may be
-//! different, can still identify the message.
+//! different, can still identify the message. The headers of W3C Trace Context are added to messages that belong to a trace.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
 use uuid::Uuid;
 
-use crate::contract::{Address, InputKind, SCHEMA_VERSION};
+use crate::contract::{Address, InputKind, SCHEMA_VERSION, TraceContext};
 use crate::engine::Message;
 use crate::link::{LinkId, Timestamp};
 use crate::nats::subject::Subjects;
@@ -78,7 +78,20 @@ pub fn headers(message: &Message) -> HeaderMap {
     if matches!(message.address, Address::Commit(_)) {
         headers.insert(NATS_MESSAGE_TTL, COMMIT_TTL);
     }
+    insert_trace(&mut headers, message.trace.as_ref());
     headers
+}
+
+/// Adds the trace that a message belongs to.
+pub fn insert_trace(headers: &mut HeaderMap, trace: Option<&TraceContext>) {
+    for (name, value) in trace.into_iter().flat_map(TraceContext::headers) {
+        headers.insert(name, value);
+    }
+}
+
+/// The trace that a message belongs to.
+pub fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::of(|name| headers.get(name).map(|value| value.as_str()))
 }
 
 /// The headers of an input about `link` that `source` received at `at`. They leave the sender's body unchanged.

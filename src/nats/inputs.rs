@@ -9,6 +9,7 @@ use crate::contract::InputKind;
 use crate::link::{LinkId, Timestamp};
 use crate::nats::envelope;
 use crate::nats::publisher::{PublishError, Publisher};
+use crate::trace;
 
 /// An input that a part of relink publishes.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ impl Inputs for Publisher {
         if let Some(id) = id {
             headers.insert("ce-id", id);
         }
+        envelope::insert_trace(&mut headers, trace::current().as_ref());
         let subject = self.subjects().input(kind, link.as_str());
         Box::pin(async move { self.publish(subject, headers, Bytes::from(body)).await.map(drop) })
     }

@@ -19,7 +19,7 @@
 //! | `streams_read` | reads facts and messages of the two streams for the node |
 //! | [`commit`], [`envelope`] | the atomic batch of a plan with its fences; the subject and the headers of each message |
 //! | `limit` | the time limits of requests |
-//! | `notes` | the notes of the node, as log lines and metrics |
+//! | `notes`, `step_spans` | the notes of the node, as log lines and metrics; the steps of a commit, as spans |
 //! | [`events`] | reads the messages about links and institutions as they come |
 //! | [`history`] | reads all messages about one link on the output stream |
 //! | [`inspection`] | compares the streams with their declarations and reads their sizes, for `relink doctor` |
@@ -60,6 +60,7 @@ mod pull;
 mod raw_message;
 pub mod recorded;
 mod restore;
+mod step_spans;
 mod streams_read;
 
 pub mod connection;

@@ -28,6 +28,7 @@ use super::streams_read::Streams;
 use super::subject::Subjects;
 use crate::activity::ActivityLog;
 use crate::clock::Clock;
+use crate::contract::SampleRatio;
 use crate::engine::Publishing;
 use crate::institution::Components;
 use crate::link::{Policy, Timestamp};
@@ -154,6 +155,13 @@ impl<S: Store + Clone + 'static> Node<S> {
     #[must_use]
     pub const fn with_observe(mut self, observe: bool) -> Self {
         self.publishing.observe = observe;
+        self
+    }
+
+    /// Records each step as a span: of the traces that begin with it, this share. `None`: no spans.
+    #[must_use]
+    pub const fn with_spans(mut self, ratio: Option<SampleRatio>) -> Self {
+        self.publishing.spans = ratio;
         self
     }
 

@@ -5,19 +5,22 @@ use crate::contract::{IncidentBody, IncidentChange};
 use crate::engine::{Activity, Creations};
 use crate::link::LinkId;
 use crate::metric;
+use crate::nats::step_spans;
+use crate::nats::subject::Subjects;
 use crate::node::{Limit, Note};
 
 /// Logs and counts a note. `log` gets what the steps of a commit did.
-pub(super) fn publish(note: Note, log: &ActivityLog) {
+pub(super) fn publish(note: Note, log: &ActivityLog, subjects: &Subjects) {
     match note {
         Note::Planned { counts } => {
             for ((kind, outcome), count) in counts {
                 metrics::counter!(metric::INPUTS.name, "kind" => kind, "outcome" => outcome).increment(count);
             }
         }
-        Note::Stored { messages_count, took } => {
+        Note::Stored { messages_count, took, spans, planned_ago } => {
             metrics::histogram!(metric::COMMIT_MESSAGES.name).record(messages_count as f64);
             metrics::histogram!(metric::COMMIT_SECONDS.name).record(took);
+            step_spans::publish(spans, planned_ago, subjects);
         }
         Note::Committed { incidents, activity, incidents_count, unreadable_fields } => {
             metrics::gauge!(metric::INCIDENTS.name).set(incidents_count as f64);

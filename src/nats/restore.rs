@@ -74,6 +74,7 @@ pub(super) async fn restore<S: Store>(
         id: body.message_id(),
         at: body.at.0,
         body: serde_json::to_vec(&body).expect("bodies have string keys and no failing serializers"),
+        trace: None,
     });
     // The offsets come last: the inputs up to them are the ones whose results have been published before.
     let offsets = offsets.into_iter().map(|(partition, offset)| Message::of_offset(partition, &offset));
@@ -95,7 +96,13 @@ fn state_message(link: StoredLink) -> Option<Message> {
     let record = link.parse().ok()?;
     let id: LinkId = record.link_id.parse().ok()?;
     let message_id = format!("{id}.{}.0", record.version);
-    Some(Message { address: Address::State(id), id: message_id, at: record.because.at.0, body: link.record })
+    Some(Message {
+        address: Address::State(id),
+        id: message_id,
+        at: record.because.at.0,
+        body: link.record,
+        trace: None,
+    })
 }
 
 async fn publish(streams: &Streams, batches: &Batches, mut messages: Vec<BatchMessage>) -> Result<(), String> {

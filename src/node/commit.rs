@@ -46,6 +46,7 @@ pub(super) struct Batch {
     messages_count: u64,
     /// The fence that the batch names for each partition.
     fences: BTreeMap<u16, u64>,
+    planned_at: Timestamp,
 }
 
 /// The batch whose closing message was sent, and whose outcome is not known yet.
@@ -153,7 +154,7 @@ impl<S: Store + Clone> Node<S> {
         let fences = self.guard(&mut plan);
         let (id, messages_count) = (BatchId(self.next_id()), plan.messages.len() as u64 + 1);
         let letters = std::mem::take(&mut plan.dead_letters);
-        let batch = Batch { id, plan, messages_count, fences };
+        let batch = Batch { id, plan, messages_count, fences, planned_at: now };
         self.next = Some(Next { batch, stage: BatchStage::StoringDeadLetters });
         if letters.is_empty() {
             self.stage();
@@ -264,8 +265,9 @@ impl<S: Store + Clone> Node<S> {
             self.start_over(now, "the output stream lost its last messages");
             return;
         }
-        self.note(Note::Stored { messages_count, took: now.since(sent_at) });
-        let Batch { plan, fences, .. } = batch;
+        let Batch { mut plan, fences, planned_at, .. } = batch;
+        let (took, planned_ago) = (now.since(sent_at), now.since(planned_at));
+        self.note(Note::Stored { messages_count, took, spans: std::mem::take(&mut plan.spans), planned_ago });
         for (number, offset) in &plan.offsets {
             let Some(partition) = self.partitions.get_mut(number) else { continue };
             let Some(handled) = partition.handled.filter(|_| partition.fence == fences.get(number).copied()) else {

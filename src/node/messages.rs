@@ -10,7 +10,7 @@ pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
     let fence = Fence { owner: owner.to_owned(), taken_at: At(now) };
     let body = serde_json::to_vec(&fence).expect("a fence is a plain struct");
     let id = format!("fence.{partition}.{owner}.{}", now.as_millis());
-    Message { address: Address::Fence(partition), id, at: now, body }
+    Message { address: Address::Fence(partition), id, at: now, body, trace: None }
 }
 
 impl NodeOptions {
@@ -39,6 +39,6 @@ impl<S> Node<S> {
         let commit = Commit { owner: self.owner(), sent_at: At(now), links };
         let body = serde_json::to_vec(&commit).expect("a commit is a plain struct");
         let id = format!("commit.{writer}.{}", self.last_id);
-        Message { address: Address::Commit(writer.clone()), id, at: now, body }
+        Message { address: Address::Commit(writer.clone()), id, at: now, body, trace: None }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::input::{BatchId, ReaderId, RequestId};
 use crate::contract::IncidentBody;
-use crate::engine::{Activity, DeadDelivery, Message, Outgoing, TallyKey};
+use crate::engine::{Activity, DeadDelivery, Message, Outgoing, StepSpan, TallyKey};
 use crate::link::{LinkId, Timestamp};
 use crate::store::Changes;
 
@@ -237,6 +237,10 @@ pub enum Note {
         messages_count: u64,
         /// The time from its closing message to the answer of NATS.
         took: Duration,
+        /// Its steps, if they are recorded as spans.
+        spans: Vec<StepSpan>,
+        /// How long ago it was planned.
+        planned_ago: Duration,
     },
     /// A commit is stored and applied.
     Committed {

@@ -43,7 +43,7 @@ pub(super) struct Attempts {
 impl Held {
     pub(super) fn outgoing(&self) -> Option<Outgoing<'_>> {
         let (subject, payload) = (self.message.subject.as_str(), &self.message.payload);
-        Some(Outgoing { subject, headers: self.message.headers.as_ref()?, payload })
+        Some(Outgoing { subject, headers: self.message.headers.as_ref()?, payload, age: Duration::ZERO })
     }
 }
 
@@ -55,6 +55,7 @@ impl Attempts {
         let mut attempts = 0;
         loop {
             // A panic is a bug. The message goes the way of one that the target refuses.
+            let message = Outgoing { age: self.age(held), ..message };
             let sent = AssertUnwindSafe(self.target.send_in_turn(message, &self.stop)).catch_unwind().await;
             let panicked = || Failure { why: "relink panicked".to_owned(), is_of_target: false, retry_after: None };
             let Some(verdict) = sent.unwrap_or_else(|_panic| Some(Verdict::Failed(panicked()))) else { return false };

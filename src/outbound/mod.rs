@@ -24,6 +24,7 @@ mod target;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::signature::{BadKey, SigningKeys};
 pub use self::target::{Target, TargetKind, TargetSettings};
@@ -88,7 +89,9 @@ impl Targets {
         if let Some(length) = letter.truncated_from {
             return refuse(format!("only {} of its {length} bytes were kept", letter.payload.len()));
         }
-        let message = Outgoing { subject: &letter.subject, headers: &letter.headers, payload: &letter.payload };
+        // An operator sends it, so it does not belong to the trace of the message.
+        let (headers, age) = (&letter.headers, Duration::MAX);
+        let message = Outgoing { subject: &letter.subject, headers, payload: &letter.payload, age };
         let refused = |why: String| Err(ResendError::Refused { target: target.name(), why });
         Some(match target.send(message).await {
             Verdict::Accepted { status } => Ok(Resent { target: target.name(), status }),

@@ -23,8 +23,9 @@ use super::signature::SigningKeys;
 use crate::belvo::http_client;
 use crate::clock::Clock;
 use crate::contract::JOURNAL_HEADER;
-use crate::nats::envelope::{SOURCE, WEBHOOK_SOURCE};
+use crate::nats::envelope::{SOURCE, WEBHOOK_SOURCE, trace_of};
 use crate::nats::stream::OutboundConsumer;
+use crate::trace::{Span, SpanKind};
 
 /// The time limits of a request. Standard Webhooks recommends 15 to 30 seconds for the response.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -77,6 +78,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) subject: &'a str,
     pub(super) headers: &'a HeaderMap,
     pub(super) payload: &'a Bytes,
+    /// How long ago its cause was. A late message begins a trace of its own.
+    pub(super) age: Duration,
 }
 
 /// Whether a target gets a message.
@@ -148,15 +151,25 @@ impl Target {
 
     /// Sends the message at once.
     pub(super) async fn send(&self, message: Outgoing<'_>) -> Verdict {
-        let Some(request) = self.request(message) else {
+        let Some(mut request) = self.request(message) else {
             return Verdict::Failed(super::retry::Failure {
                 why: "the headers of the message cannot be sent over HTTP".to_owned(),
                 is_of_target: false,
                 retry_after: None,
             });
         };
+        let span = self.span(message);
+        for (name, value) in span.headers() {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                request.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
         match self.client.execute(request).await {
             Ok(response) => {
+                span.set("http.response.status_code", || i64::from(response.status().as_u16()));
+                if !response.status().is_success() {
+                    span.fail(|| response.status().as_u16().to_string());
+                }
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
                 let verdict = Verdict::of_response(response.status().as_u16(), retry_after);
                 skip_body(response).await;
@@ -170,8 +183,27 @@ impl Target {
                 }
                 verdict
             }
-            Err(error) => Verdict::unreachable(text_of(error)),
+            Err(error) => {
+                let why = text_of(error);
+                span.fail(|| why.clone());
+                Verdict::unreachable(why)
+            }
         }
+    }
+
+    /// The span of an attempt, in the trace of the message.
+    fn span(&self, message: Outgoing<'_>) -> Span {
+        let cause = trace_of(message.headers);
+        let span = Span::begin_after(message.age, SpanKind::Client, cause, || format!("send {}", self.name()));
+        span.set("http.request.method", || "POST");
+        let header = |name: &str| message.headers.get(name).map(|value| value.as_str().to_owned());
+        if let Some(id) = header("ce-id") {
+            span.set("messaging.message.id", || id);
+        }
+        if let Some(link) = header("ce-subject") {
+            span.set("relink.link.id", || link);
+        }
+        span
     }
 
     /// Whether the target gets this message.

@@ -214,8 +214,18 @@ fn sent_headers() -> Value {
             "ce-time": {"type": "string", "format": "date-time", "description": "The time of the transition."},
             "ce-dataschema": {"type": "string", "description": "The `$id` of the schema of the body."},
             "content-type": {"type": "string", "const": "application/json"},
+            "traceparent": traceparent("The span that the message follows from, in the form of W3C Trace Context; absent without a trace."),
+            "tracestate": tracestate(),
         },
     })
+}
+
+fn traceparent(description: &str) -> Value {
+    json!({"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", "description": description})
+}
+
+fn tracestate() -> Value {
+    json!({"type": "string", "maxLength": 512, "description": "The `tracestate` of the input, unchanged."})
 }
 
 /// The headers of the messages that other programs publish; all of them are optional.
@@ -231,6 +241,11 @@ fn received_headers() -> Value {
             "ce-time": {"type": "string", "format": "date-time"},
             "ce-dataschema": {"type": "string"},
             "content-type": {"type": "string"},
+            "traceparent": {
+                "type": "string",
+                "description": "W3C Trace Context: the messages that result from this one belong to the same trace. A wrong value is ignored.",
+            },
+            "tracestate": {"type": "string", "description": "Passed on, up to 512 bytes."},
         },
     })
 }

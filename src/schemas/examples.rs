@@ -181,7 +181,7 @@ pub fn examples() -> Vec<Example> {
     let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
         .expect("an empty store in memory can be read")
-        .with_publishing(Publishing { repair_links: Some(repair_links()), observe: false });
+        .with_publishing(Publishing { repair_links: Some(repair_links()), ..Publishing::default() });
     let (mut inputs, mut outputs) =
         (Vec::new(), [fence(), commit()].map(|message| to_example(&subjects, &message)).to_vec());
     for (sequence, (seconds, scripted)) in (1..).zip(script()) {
@@ -224,7 +224,7 @@ fn incident() -> Vec<Message> {
     let created_ns = START.as_millis() * 1_000_000;
     let mut engine = Engine::new(MemoryStore::default(), policy, created_ns, &[(0, 0)].into())
         .expect("an empty store in memory can be read")
-        .with_publishing(Publishing { repair_links: Some(repair_links()), observe: false });
+        .with_publishing(Publishing { repair_links: Some(repair_links()), ..Publishing::default() });
     let mut messages = Vec::new();
     for link in 0..links {
         let id = format!("c0ffee00-0000-4000-8000-{link:012}");
@@ -327,6 +327,7 @@ fn commit() -> Message {
         address: Address::Commit(writer),
         at: START,
         body: serde_json::to_vec(&commit).expect("a commit is a plain struct"),
+        trace: None,
     }
 }
 
@@ -337,6 +338,7 @@ fn fence() -> Message {
         id: format!("fence.0.{}.{}", fence.owner, START.as_millis()),
         at: START,
         body: serde_json::to_vec(&fence).expect("a fence is a plain struct"),
+        trace: None,
     }
 }
 

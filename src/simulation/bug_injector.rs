@@ -372,7 +372,7 @@ impl BugInjector {
         let (writer, id) = (self.owner.replace(' ', "-"), format!("commit.early.{}.{}", self.owner, batch.0));
         let commit = Commit { owner: self.owner.clone(), sent_at: At(Timestamp::default()), links: None };
         let body = serde_json::to_vec(&commit).unwrap_or_default();
-        let message = Message { address: Address::Commit(writer), id, at: Timestamp::default(), body };
+        let message = Message { address: Address::Commit(writer), id, at: Timestamp::default(), body, trace: None };
         Closing { follows: FOLLOWS_ANYTHING, message }
     }
 }
@@ -397,6 +397,6 @@ fn published_again(sent: Outgoing, notice: NoticeName, is_cause: impl Fn(&Refuse
     }
     let Message { id, at, body, .. } = &sent.message;
     let address = Address::Notice(notice, link.clone());
-    let message = Message { address, id: format!("{id}.again"), at: *at, body: body.clone() };
+    let message = Message { address, id: format!("{id}.again"), at: *at, body: body.clone(), trace: None };
     vec![Outgoing { partition: sent.partition, fence: None, message }, sent]
 }

@@ -88,7 +88,7 @@ impl Bug {
         };
         let address = Address::Notice(notice.content.name(), link.id.clone());
         let body = serde_json::to_vec(&notice).ok()?;
-        let message = Message { address, id: format!("{id}.more"), at: *at, body };
+        let message = Message { address, id: format!("{id}.more"), at: *at, body, trace: None };
         Some(Outgoing { partition: sent.partition, fence: None, message })
     }
 

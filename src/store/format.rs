@@ -36,7 +36,7 @@ use uuid::Uuid;
 
 use super::index::{HASH_LENGTH, Labels};
 use super::{Position, StoreError, Witness, content, packing};
-use crate::contract::{BadRecord, Record, Repaired};
+use crate::contract::{BadRecord, Record, Repaired, TraceContext};
 use crate::link::{Link, LinkId, Policy, StateName, Timestamp};
 
 /// The format version of the store. Any change of the table above needs a new version.
@@ -125,6 +125,15 @@ impl StoredLink {
     /// Those of [`StoredLink::parse`], and [`StoreError::Record`] if a value of the record is impossible.
     pub fn link(&self) -> Result<Link, StoreError> {
         Ok(self.parse()?.link()?)
+    }
+
+    /// The link of the record, and the trace of the input that began its open episode.
+    ///
+    /// # Errors
+    /// Those of [`StoredLink::link`].
+    pub fn link_and_trace(&self) -> Result<(Link, Option<TraceContext>), StoreError> {
+        let record = self.parse()?;
+        Ok((record.link()?, record.trace()))
     }
 
     /// The link of the record; `None` if the record cannot be read. The messages of that link are dead-lettered when they arrive, which

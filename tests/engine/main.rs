@@ -18,3 +18,4 @@ mod repair_links;
 mod replay;
 mod secrets;
 mod superseded;
+mod traces;

@@ -11,7 +11,7 @@ use crate::plans::{HOUR, LINK, at, messages_of};
 /// A link breaks, its reminder comes, and it works again; the data that was missed does not arrive. All messages of that.
 fn messages(observe: bool) -> Vec<Message> {
     let engine = Engine::new(MemoryStore::default(), policy(true), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
-    let engine = engine.with_publishing(Publishing { repair_links: None, observe });
+    let engine = engine.with_publishing(Publishing { observe, ..Publishing::default() });
     let broken =
         json!({"webhook_id": "w", "webhook_type": "LINK", "webhook_code": "invalid_credentials", "link_id": LINK});
     let read = |status: &str, millis: i64| {

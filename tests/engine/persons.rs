@@ -81,7 +81,7 @@ fn engine(store: MemoryStore, policy: &Policy, sequence: u64) -> Engine<MemorySt
     let offsets = [(0, sequence), (1, sequence)].into();
     Engine::new(store, policy.clone(), INPUT_CREATED_NS, &offsets)
         .unwrap()
-        .with_publishing(Publishing { repair_links: Some(links()), observe: false })
+        .with_publishing(Publishing { repair_links: Some(links()), ..Publishing::default() })
 }
 
 fn settings() -> PolicySettings {

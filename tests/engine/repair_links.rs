@@ -21,7 +21,7 @@ pub(crate) fn links() -> RepairLinks {
 /// A link breaks, its reminder comes, and it works again. All messages of that.
 fn messages(links: Option<RepairLinks>) -> Vec<Message> {
     let engine = Engine::new(MemoryStore::default(), policy(false), INPUT_CREATED_NS, &[(0, 0)].into()).unwrap();
-    let engine = engine.with_publishing(Publishing { repair_links: links, observe: false });
+    let engine = engine.with_publishing(Publishing { repair_links: links, ..Publishing::default() });
     let broken =
         json!({"webhook_id": "w", "webhook_type": "LINK", "webhook_code": "invalid_credentials", "link_id": LINK});
     let widget = |event: &str| Some(("widget", json!({"event": event})));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use relink::contract::Address;
-use relink::engine::{Delivery, Engine, Plan};
+use relink::contract::{Address, SampleRatio};
+use relink::engine::{Delivery, Engine, Plan, Publishing};
 use relink::institution::Components;
 use relink::link::{Policy, PolicySettings, Timestamp};
 use relink::replay::{Comparison, Recorded, Replay, SentKind, Span};
@@ -36,6 +36,9 @@ impl Ran {
     fn new(policy: &Policy, late: i64) -> Self {
         let offsets: BTreeMap<u16, u64> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
         let engine = Engine::new(MemoryStore::default(), policy.clone(), INPUT_CREATED_NS, &offsets).unwrap();
+        // The replay records no spans, and gives no difference by that.
+        let spans = Some(SampleRatio::ALL);
+        let engine = engine.with_publishing(Publishing { spans, ..Publishing::default() });
         Self { engine, inputs: Vec::new(), outputs: Vec::new(), late, is_one_person: false, now: START }
     }
 

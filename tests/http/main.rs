@@ -32,4 +32,5 @@ mod repairs;
 mod reports;
 mod scopes;
 mod status_page;
+mod traces;
 mod webhooks;

@@ -16,3 +16,4 @@ mod recovery;
 mod restored_streams;
 mod sweeps_continue;
 mod tools;
+mod traces;

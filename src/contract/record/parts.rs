@@ -69,6 +69,10 @@ pub struct EpisodeRecord {
     /// The other link that a success callback of the widget named last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor_named: Option<String>,
+    /// The trace of the input that began the episode, as a W3C `traceparent`. Absent if relink records no traces. The spans of the
+    /// repair have a link to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// Whether the prompt of an episode has been sent, or why not.
@@ -250,6 +254,7 @@ impl EpisodeRecord {
             arrived: episode.arrived.clone(),
             superseded_by: episode.superseded_by.as_ref().map(ToString::to_string),
             successor_named: episode.successor_named.as_ref().map(ToString::to_string),
+            traceparent: None,
         }
     }
 

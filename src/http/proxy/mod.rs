@@ -29,7 +29,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Version};
+use axum::http::{HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use reqwest::Url;
 use reqwest::redirect::Policy;
@@ -39,13 +39,15 @@ pub use self::reports::Reports;
 use self::reports::Seen;
 use self::tap::{SharedCopy, Tapped};
 use super::log_sample::LogSample;
-use super::observe;
 use super::problem::{Kind, Problem};
+use super::{observe, traces};
 use crate::belvo::Concern;
 use crate::clock;
 use crate::config::Config;
+use crate::contract::{TRACESTATE, TraceContext};
 use crate::journal::{Acknowledge, Journal};
 use crate::metric;
+use crate::trace::{Span, SpanKind, is_on};
 
 /// The most reports that wait. Each has at most 128 KiB of copies, most of them one or two.
 const QUEUE_MAX: usize = 512;
@@ -125,9 +127,21 @@ impl Proxy {
     async fn pass(self: &Arc<Self>, request: Request) -> Result<Response, (&'static str, Problem)> {
         let (parts, body) = request.into_parts();
         let url = target::check(&self.base, &self.upstream, &parts).map_err(|problem| ("refused", problem))?;
-        let (call, copy) = self.call(&parts, url, body);
-        match self.client.execute(call).await {
-            Ok(answer) => Ok(self.answer(parts, copy, answer.into())),
+        let span = begin_span(&parts);
+        let (mut call, copy) = self.call(&parts, url, body);
+        if is_on() {
+            // It belongs to the traceparent, which may have been refused.
+            call.headers_mut().remove(TRACESTATE);
+            for (name, value) in span.headers() {
+                call.headers_mut().insert(name, HeaderValue::from_str(&value).map_err(|error| internal(&error))?);
+            }
+        }
+        let answered = self.client.execute(call).await;
+        let status = answered.as_ref().map_or(StatusCode::BAD_GATEWAY, |answer| answer.status());
+        let context = span.context().cloned();
+        traces::end(span, ROUTE, status);
+        match answered {
+            Ok(answer) => Ok(self.answer(parts, copy, answer.into(), context)),
             // The client of the call reports a broken body as an error of its own.
             Err(_error) if copy.is_broken() => Err((CLIENT_GONE, client_gone())),
             Err(error) => Err(("unreachable", unreachable(error))),
@@ -156,6 +170,7 @@ impl Proxy {
         parts: Parts,
         request: SharedCopy,
         answer: axum::http::Response<reqwest::Body>,
+        trace: Option<TraceContext>,
     ) -> Response {
         let (head, body) = answer.into_parts();
         let concern = Concern::of(parts.method.as_str(), parts.uri.path(), head.status.as_u16());
@@ -172,6 +187,7 @@ impl Proxy {
                     coding: headers::coding(&head.headers),
                     answer: answer.clone(),
                     answered_at: clock::now(),
+                    trace,
                 };
                 match answer {
                     Some(copy) => {
@@ -202,6 +218,19 @@ impl Proxy {
             }
         }
     }
+}
+
+/// The span of a call. It has no path, which may have the id of a person.
+fn begin_span(parts: &Parts) -> Span {
+    let parent = traces::context_of(&parts.headers);
+    let method = observe::method_label(&parts.method);
+    let span = Span::begin(SpanKind::Server, parent, || format!("{method} {ROUTE}"));
+    span.set("http.request.method", || method);
+    span
+}
+
+fn internal(error: &dyn Error) -> (&'static str, Problem) {
+    ("refused", Problem::internal(error))
 }
 
 /// The name of the proxy in the log of failed requests.

@@ -9,12 +9,13 @@ use tokio::sync::mpsc;
 
 use super::tap::SharedCopy;
 use crate::belvo::{Concern, Exchange, ExchangeReport, Meaning, Unrelated};
-use crate::contract::InputKind;
+use crate::contract::{InputKind, TraceContext};
 use crate::http::{body, entry_of_input, log_sample::LogSample, report, translate};
 use crate::journal::{Journal, JournalError};
 use crate::link::{LinkId, Timestamp};
 use crate::metric;
 use crate::nats::subject::Subjects;
+use crate::trace::Span;
 
 /// The `ce-source` of the reports.
 const SOURCE: &str = "/relink/proxy";
@@ -34,6 +35,8 @@ pub(super) struct Seen {
     /// The copy of the answer, if the report needs it.
     pub(super) answer: Option<SharedCopy>,
     pub(super) answered_at: Timestamp,
+    /// The trace of the call.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// The task that stores the reports.
@@ -54,7 +57,9 @@ impl Reports {
         let mut seen = Vec::new();
         while self.queue.recv_many(&mut seen, TOGETHER_MAX).await > 0 {
             // Each is appended when it is polled first, so the order is kept.
-            let stored = seen.drain(..).filter_map(|seen| self.read(&seen)).map(|report| self.store(report));
+            let this = &self;
+            let read = seen.drain(..).filter_map(|seen| Some((this.read(&seen)?, Span::passing(seen.trace))));
+            let stored = read.map(|(report, call)| async move { call.run(this.store(report)).await });
             futures::future::join_all(stored).await;
         }
     }

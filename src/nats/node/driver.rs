@@ -181,7 +181,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
                 Output::WakeAt { at } => self.wake_at = tokio::time::Instant::now() + at.since(self.clock.own_now()),
                 Output::Note(note) => {
                     let caught_up = matches!(note, Note::CaughtUp { .. });
-                    notes::publish(note, &self.activity);
+                    notes::publish(note, &self.activity, &self.streams.subjects);
                     if let Some(Err(error)) = caught_up.then(|| self.node.store().set_complete()) {
                         self.node.handle(self.clock.own_now(), failed_store(error));
                     }
