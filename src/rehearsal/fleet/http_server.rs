@@ -108,6 +108,8 @@ impl HttpServer {
             clock: relink.clock.clone(),
             belvo: Some(relink.belvo.clone()),
             drift: None,
+            steps_ended: None,
+            lag: watch::channel(Default::default()).1,
             activity: Default::default(),
             as_of: watch::channel(None).1,
             not_ready: watch::channel(Vec::new()).1,

@@ -141,7 +141,8 @@ impl Relink {
             plan_ahead_min: PLAN_AHEAD_MIN,
         };
         let repair_links = config.repair.as_ref().map(|repair| repair.links.clone());
-        let node = Node::new(options, store.clone()).with_publishing(Publishing { repair_links, observe: false });
+        let node =
+            Node::new(options, store.clone()).with_publishing(Publishing { repair_links, ..Publishing::default() });
         let (streams, sources) = (Streams::default(), Vec::new());
         let mut relink =
             Self { belvo, worker, reconciler, clock, budget, manual_clock, node, streams, store, bus, sources };
