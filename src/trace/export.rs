@@ -121,7 +121,7 @@ pub fn start(settings: &Settings, http: reqwest::ClientBuilder) -> Result<Option
 }
 
 impl Exporting {
-    /// Sends the spans that wait. Takes at most [`STOP_WITHIN`].
+    /// Sends the spans that wait. Takes at most two seconds.
     pub async fn stop(self) {
         self.stop.cancel();
         let mut task = self.task;
