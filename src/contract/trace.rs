@@ -40,6 +40,12 @@ pub struct TraceContext {
     state: Option<Arc<str>>,
 }
 
+/// The parent of a span that follows from `cause` after this time. If that is longer than [`SAME_TRACE_MAX`], the span has no parent, and
+/// the second value is the cause, for a link.
+pub fn parent_or_cause(age: Duration, cause: Option<TraceContext>) -> (Option<TraceContext>, Option<TraceContext>) {
+    if age > SAME_TRACE_MAX { (None, cause) } else { (cause, None) }
+}
+
 /// The share of the new traces that are recorded. All programs that use the same share choose the same traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SampleRatio(u64);
@@ -58,6 +64,17 @@ impl SampleRatio {
     pub fn takes(self, context: &TraceContext) -> bool {
         let [.., a, b, c, d, e, f, g, h] = context.trace_id;
         (u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1) < self.0
+    }
+
+    /// The context of a new span: in the trace of `parent`, or the first one of a new trace. A new trace is recorded if that of its `cause`
+    /// is, so that the rest of a story is recorded with its first part; without a cause, this ratio decides.
+    pub fn begin(self, seed: &[u8], parent: Option<&TraceContext>, cause: Option<&TraceContext>) -> TraceContext {
+        if let Some(parent) = parent {
+            return parent.child(seed);
+        }
+        let root = TraceContext::root(seed);
+        let is_sampled = cause.map_or_else(|| self.takes(&root), TraceContext::is_sampled);
+        root.sampled(is_sampled)
     }
 }
 

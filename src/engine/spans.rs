@@ -7,7 +7,7 @@
 use super::links::LinkEntry;
 use super::{Delivery, Plan};
 use crate::contract::limits::MESSAGE_ID_BYTES_MAX;
-use crate::contract::{SAME_TRACE_MAX, SampleRatio, TraceContext};
+use crate::contract::{SampleRatio, TraceContext, parent_or_cause};
 use crate::link::{Link, LinkId, StateName, Timestamp};
 
 /// The word for a timer, where an input has its kind.
@@ -77,8 +77,7 @@ impl Plan {
         };
         let Delivery { partition, sequence, stored_at_ns, link, .. } = delivery;
         let seed = format!("{partition} {sequence} {stored_at_ns} {link}");
-        let is_late = now.since(delivery.stored_at()) > SAME_TRACE_MAX;
-        let (parent, cause) = if is_late { (None, sent) } else { (sent, None) };
+        let (parent, cause) = parent_or_cause(now.since(delivery.stored_at()), sent);
         let message_id = delivery.header("ce-id").filter(|id| id.len() <= MESSAGE_ID_BYTES_MAX);
         let span = |context, parent, links| StepSpan {
             input: delivery.kind_word(),
@@ -105,16 +104,7 @@ impl Plan {
         ratio: SampleRatio,
         span: impl FnOnce(TraceContext, Option<TraceContext>, Vec<TraceContext>) -> StepSpan,
     ) {
-        let context = match (&parent, &cause) {
-            (Some(parent), _) => parent.child(seed),
-            // If the first part of a story is recorded, the rest is recorded too.
-            (None, Some(cause)) => TraceContext::root(seed).sampled(cause.is_sampled()),
-            (None, None) => {
-                let root = TraceContext::root(seed);
-                let is_sampled = ratio.takes(&root);
-                root.sampled(is_sampled)
-            }
-        };
+        let context = ratio.begin(seed, parent.as_ref(), cause.as_ref());
         self.following = if context.is_sampled() {
             let span = span(context.clone(), parent, cause.into_iter().collect());
             Following { context: Some(context), span: Some(Box::new(span)) }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::export;
 use super::recorded::{Recorded, record};
 use crate::clock;
-use crate::contract::{SAME_TRACE_MAX, TraceContext};
+use crate::contract::{TraceContext, parent_or_cause};
 
 /// The span while it is open. Empty after its end.
 type Open = Arc<Mutex<Option<Recorded>>>;
@@ -84,7 +84,7 @@ impl Span {
         cause: Option<TraceContext>,
         name: impl FnOnce() -> String,
     ) -> Self {
-        let (parent, cause) = if age > SAME_TRACE_MAX { (None, cause) } else { (cause, None) };
+        let (parent, cause) = parent_or_cause(age, cause);
         Self::open(kind, parent, cause, name)
     }
 
@@ -100,16 +100,7 @@ impl Span {
         name: impl FnOnce() -> String,
     ) -> Self {
         let Some(ratio) = export::ratio() else { return Self::passing(parent.or(cause)) };
-        let seed = Uuid::new_v4();
-        let context = match (&parent, &cause) {
-            (Some(parent), _) => parent.child(seed.as_bytes()),
-            (None, Some(cause)) => TraceContext::root(seed.as_bytes()).sampled(cause.is_sampled()),
-            (None, None) => {
-                let root = TraceContext::root(seed.as_bytes());
-                let is_sampled = ratio.takes(&root);
-                root.sampled(is_sampled)
-            }
-        };
+        let context = ratio.begin(Uuid::new_v4().as_bytes(), parent.as_ref(), cause.as_ref());
         if !context.is_sampled() {
             // Without a span of its own, what follows has the parent of this one.
             return Self::passing(parent.or(Some(context)));
@@ -182,6 +173,7 @@ impl Drop for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::SAME_TRACE_MAX;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
