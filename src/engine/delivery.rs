@@ -56,7 +56,7 @@ impl fmt::Debug for Delivery {
 impl Delivery {
     /// When the stream stored it.
     pub const fn stored_at(&self) -> Timestamp {
-        Timestamp::from_millis(self.stored_at_ns.div_euclid(1_000_000))
+        Timestamp::from_nanos(self.stored_at_ns)
     }
 
     /// The value of a header. The name is compared without regard to case.

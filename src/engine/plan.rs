@@ -114,7 +114,7 @@ pub struct Message {
 impl Message {
     /// The message with the committed offset of a partition.
     pub fn of_offset(partition: u16, offset: &CommittedOffset) -> Self {
-        let at = Timestamp::from_millis(offset.stored_at_ns.div_euclid(1_000_000));
+        let at = Timestamp::from_nanos(offset.stored_at_ns);
         // An input stream that was created again uses sequences again. The time makes the id unique.
         let id = format!("offset.{partition}.{}-{}", offset.sequence, at.as_millis());
         Self { address: Address::Offset(partition), id, at, body: encode(offset), trace: None }

@@ -53,6 +53,11 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// The time in whole milliseconds; the rest of the nanoseconds is cut off.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self::from_millis(nanos.div_euclid(1_000_000))
+    }
+
     /// The time as the crate `time` has it.
     pub(crate) fn point(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)

@@ -141,7 +141,7 @@ fn event(subjects: &Subjects, message: &RawMessage) -> Option<StreamEvent> {
     let name = name.or_else(|| body["type"].as_str().filter(|_| kind == EventKind::Incident));
     Some(StreamEvent {
         sequence: message.sequence,
-        stored_at: At(Timestamp::from_millis(message.stored_at_ns / 1_000_000)),
+        stored_at: At(Timestamp::from_nanos(message.stored_at_ns)),
         kind,
         name: name.map(ToOwned::to_owned),
         link_id: link_id.map(ToOwned::to_owned),

@@ -237,7 +237,7 @@ impl Histories {
         if kind == HistoryKind::State {
             without_internals(&mut body);
         }
-        let stored_at = At(Timestamp::from_millis(stored_at_ns / 1_000_000));
+        let stored_at = At(Timestamp::from_nanos(stored_at_ns));
         Some(HistoryEntry { kind, name, message_id, sequence, stored_at, body })
     }
 }

@@ -105,7 +105,7 @@ impl LagReader {
         }
         let behind = Wanted::next(self.subjects.partition(partition), info.ack_floor.stream_sequence + 1);
         let oldest = raw_message::read(&self.context, &stream, &behind).await?;
-        let oldest_at = oldest.map(|message| Timestamp::from_millis(message.stored_at_ns / 1_000_000));
+        let oldest_at = oldest.map(|message| Timestamp::from_nanos(message.stored_at_ns));
         Ok(PartitionLag { waiting, oldest_at })
     }
 

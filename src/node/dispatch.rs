@@ -33,7 +33,7 @@ impl<S: Store + Clone> Node<S> {
             Input::InputLookedUp { request, stored_at_ns } => self.input_looked_up(now, request, stored_at_ns),
             Input::InputFound { request, sequence } => self.input_found(now, request, sequence),
             Input::StreamTime { request, stream_at_ns, host_at_ms } => {
-                let stream = Timestamp::from_millis(stream_at_ns.div_euclid(1_000_000));
+                let stream = Timestamp::from_nanos(stream_at_ns);
                 self.stream_time(now, request, stream, Timestamp::from_millis(host_at_ms));
             }
             Input::Rewound { reader, created_ns, pending } => self.rewound(now, reader, created_ns, pending),

@@ -138,7 +138,7 @@ impl Attempts {
 
     /// How long the message has been stored.
     fn age(&self, held: &Held) -> Duration {
-        let stored_at = Timestamp::from_millis(held.position.stored_at_ns / 1_000_000);
+        let stored_at = Timestamp::from_nanos(held.position.stored_at_ns);
         self.target.clock().now().since(stored_at)
     }
 
