@@ -292,8 +292,8 @@ impl Filler<'_> {
                 View::InProgress => &texts.in_progress,
                 View::Superseded => &texts.superseded,
                 View::Checking => &texts.checking,
-                View::Healed if self.page.is_return => &texts.all_set,
-                View::Healed => &texts.already_healed,
+                View::Repaired if self.page.is_return => &texts.all_set,
+                View::Repaired => &texts.already_repaired,
                 View::Replaced => &texts.replaced,
                 View::Removed => &texts.removed,
                 View::Expired => &texts.expired,
@@ -322,7 +322,7 @@ impl Filler<'_> {
             @match &self.page.shown {
                 Shown::View(View::NeedsYou(Need::Consent)) => (self.form(&Person::default(), Mistakes::default())),
                 Shown::Form(person, mistakes) => (self.form(person, *mistakes)),
-                Shown::View(View::NeedsYou(Need::Nothing) | View::Healed | View::Removed | View::Expired | View::Replaced) => {
+                Shown::View(View::NeedsYou(Need::Nothing) | View::Repaired | View::Removed | View::Expired | View::Replaced) => {
                     @if let Some(back) = back { (back) }
                 },
                 Shown::View(View::NeedsYou(_)) => {
@@ -424,7 +424,7 @@ fn here(locale: Locale, query: &str) -> String {
 fn sign(view: View) -> Markup {
     html! {
         @match view {
-            View::Healed => svg class="sign good" viewBox="0 0 48 48" aria-hidden="true" {
+            View::Repaired => svg class="sign good" viewBox="0 0 48 48" aria-hidden="true" {
                 circle cx="24" cy="24" r="21" {}
                 path d="M14.5 24.5l6.5 6.5 12.5-13.5" {}
             },

@@ -21,7 +21,7 @@ pub(super) struct Texts {
     pub(super) superseded: Message,
     pub(super) checking: Message,
     pub(super) all_set: Message,
-    pub(super) already_healed: Message,
+    pub(super) already_repaired: Message,
     pub(super) replaced: Message,
     pub(super) removed: Message,
     pub(super) expired: Message,
@@ -112,7 +112,7 @@ const EN: Texts = Texts {
         "This takes a few seconds, sometimes some minutes. You may close this page.",
     ),
     all_set: message("All set", "{bank} is connected again. There is nothing else to do."),
-    already_healed: message("This is already fixed", "{bank} is connected again. There is nothing to do."),
+    already_repaired: message("This is already fixed", "{bank} is connected again. There is nothing to do."),
     replaced: message(
         "There is a newer link",
         "This link is from an earlier message. Open the link in the newest message from {brand}.",
@@ -185,7 +185,7 @@ const ES: Texts = Texts {
         "Tarda unos segundos, a veces algunos minutos. Puedes cerrar esta página.",
     ),
     all_set: message("Todo listo", "{bank} está conectado otra vez. No tienes que hacer nada más."),
-    already_healed: message("Ya está arreglado", "{bank} está conectado otra vez. No tienes que hacer nada."),
+    already_repaired: message("Ya está arreglado", "{bank} está conectado otra vez. No tienes que hacer nada."),
     replaced: message(
         "Hay un enlace más nuevo",
         "Este enlace es de un mensaje anterior. Abre el enlace del mensaje más reciente de {brand}.",
@@ -258,7 +258,7 @@ const PT: Texts = Texts {
         "Isso leva alguns segundos, às vezes alguns minutos. Você pode fechar esta página.",
     ),
     all_set: message("Tudo pronto", "{bank} está conectado novamente. Você não precisa fazer mais nada."),
-    already_healed: message("Já está resolvido", "{bank} está conectado novamente. Você não precisa fazer nada."),
+    already_repaired: message("Já está resolvido", "{bank} está conectado novamente. Você não precisa fazer nada."),
     replaced: message(
         "Há um link mais novo",
         "Este link é de uma mensagem anterior. Abra o link da mensagem mais recente de {brand}.",

@@ -18,7 +18,7 @@ pub enum View {
     /// Belvo is being asked whether the link works.
     Checking,
     /// The episode is over and the link works.
-    Healed,
+    Repaired,
     /// The link has a later episode, for which a later notice was sent.
     Replaced,
     /// The link is removed.
@@ -51,7 +51,7 @@ impl View {
         let Some(episode) = link.state.episode() else {
             return match link.state.name() {
                 StateName::Removed => Self::Removed,
-                StateName::Valid => Self::Healed,
+                StateName::Valid => Self::Repaired,
                 // A link that has had an episode is never unconfirmed again.
                 _ => Self::Unknown,
             };
@@ -81,7 +81,7 @@ impl View {
             Self::NeedsYou(need) => !matches!(need, Need::Nothing),
             // Perhaps the two connections are of different logins, and the user needs both.
             Self::InProgress | Self::Superseded => true,
-            Self::Checking | Self::Healed | Self::Replaced | Self::Removed | Self::Expired | Self::Unknown => false,
+            Self::Checking | Self::Repaired | Self::Replaced | Self::Removed | Self::Expired | Self::Unknown => false,
         }
     }
 
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(view(with_user, LATER), View::Expired);
         assert_eq!(view(verifying(AttemptEnd::Claimed), LATER), View::Checking);
         assert_eq!(view(State::broken(episode(2, Cause::Token)), LATER), View::Expired);
-        assert_eq!(view(State::Valid { suspicion: None }, LATER), View::Healed);
+        assert_eq!(view(State::Valid { suspicion: None }, LATER), View::Repaired);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn right_views(mail: &Mail, link: Option<&Link>, now: Timestamp) -> &
     let is_expired = age_ms >= EXPIRES_MS;
     let episode = match &link.state {
         State::Removed => return &["removed"],
-        State::Valid { .. } => return &["healed"],
+        State::Valid { .. } => return &["repaired"],
         State::Unconfirmed => return &["unknown"],
         State::Invalid { episode } | State::TokenRequired { episode } | State::Updating { episode, .. } => episode,
     };
