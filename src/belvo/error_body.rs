@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::fields::{normalise_request_id, text};
+use super::fields::{normalise_request_id, text_of};
 use crate::contract::{is_named, is_one_of, is_session, json_in};
 use crate::link::LinkId;
 
@@ -157,8 +157,7 @@ pub(super) fn field<'a>(fields: &'a Map<String, Value>, names: &[&str]) -> Optio
 
 /// Like [`field`], if the value is a short text.
 pub(super) fn named(fields: &Map<String, Value>, names: &[&str]) -> Option<String> {
-    let found = field(fields, names)?;
-    text(&Map::from_iter([(String::new(), found.clone())]), "")
+    field(fields, names).and_then(text_of)
 }
 
 /// A text that is not empty. The text may be long, because it is not kept in a record.

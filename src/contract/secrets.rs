@@ -69,6 +69,10 @@ pub fn squeezed(name: &str) -> String {
 
 /// Whether [`squeezed`] would make `wanted` of the name.
 pub fn is_named(name: &str, wanted: &str) -> bool {
+    if name.is_ascii() {
+        let letters = name.bytes().filter(u8::is_ascii_alphanumeric);
+        return letters.map(|letter| letter.to_ascii_lowercase()).eq(wanted.bytes());
+    }
     letters(name).eq(wanted.chars())
 }
 

@@ -52,6 +52,10 @@ impl FromStr for LinkId {
 
     fn from_str(text: &str) -> Result<Self, NotALinkId> {
         let text = text.trim();
+        // Each message names its link some times, so the form that Belvo sends takes the short way.
+        if is_plain_uuid(text) {
+            return Ok(Self(text.into()));
+        }
         if let Some(uuid) = uuid_of(text) {
             return Ok(Self(uuid.hyphenated().to_string().into()));
         }
@@ -61,6 +65,15 @@ impl FromStr for LinkId {
         }
         Ok(Self(text.into()))
     }
+}
+
+/// Whether a text is a UUID in lower case, with its dashes.
+fn is_plain_uuid(text: &str) -> bool {
+    let is_in_place = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _other => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    };
+    text.len() == UUID_TEXT_LENGTH && text.bytes().enumerate().all(is_in_place)
 }
 
 /// The UUID in a text, in any of the accepted forms.

@@ -3,8 +3,10 @@
 //! The envelope repeats the type and the link of a message, so that a consumer of a mirror or of a dump, where the subject may be
 //! different, can still identify the message. The headers of W3C Trace Context are added to messages that belong to a trace.
 
-use async_nats::HeaderMap;
+use std::sync::LazyLock;
+
 use async_nats::header::NATS_MESSAGE_TTL;
+use async_nats::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
 use crate::contract::{Address, InputKind, SCHEMA_VERSION, TraceContext};
@@ -51,30 +53,44 @@ pub fn subject(subjects: &Subjects, address: &Address) -> String {
     }
 }
 
+/// The headers that every message about a link has, some without their values. A map that gets one header after the other grows three
+/// times, which took a twentieth of relink's time; a copy of this one has its size from the start.
+static OF_LINK: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let constant = [(name::SPECVERSION, "1.0"), (name::SOURCE, SOURCE), (name::CONTENT_TYPE, "application/json")];
+    let constant = constant.map(|(name, value)| (name, HeaderValue::from(value)));
+    let of_message = [name::ID, name::TYPE, name::SUBJECT, name::TIME, name::DATASCHEMA];
+    constant.into_iter().chain(of_message.map(|name| (name, HeaderValue::new()))).collect()
+});
+
 /// The headers of a message for the output stream.
 pub fn headers(message: &Message) -> HeaderMap {
     let (kind, link) = match &message.address {
-        Address::State(link) => ("link.state".to_owned(), Some(link)),
-        Address::Notice(name, link) => (format!("link.notice.{}", name.as_str()), Some(link)),
-        Address::Observed(name, link) => (format!("link.observed.{}", name.as_str()), Some(link)),
-        Address::Job(name, link) => (format!("link.job.{}", name.as_str()), Some(link)),
-        Address::Refused(link) => ("link.refused".to_owned(), Some(link)),
-        Address::Offset(_) => ("link.offset".to_owned(), None),
-        Address::Fence(_) => ("link.fence".to_owned(), None),
-        Address::Commit(_) => ("link.commit".to_owned(), None),
-        Address::Incident(_) => ("link.incident".to_owned(), None),
+        Address::State(link) => ("relink.link.state".to_owned(), Some(link)),
+        Address::Notice(name, link) => (format!("relink.link.notice.{}", name.as_str()), Some(link)),
+        Address::Observed(name, link) => (format!("relink.link.observed.{}", name.as_str()), Some(link)),
+        Address::Job(name, link) => (format!("relink.link.job.{}", name.as_str()), Some(link)),
+        Address::Refused(link) => ("relink.link.refused".to_owned(), Some(link)),
+        Address::Offset(_) => ("relink.link.offset".to_owned(), None),
+        Address::Fence(_) => ("relink.link.fence".to_owned(), None),
+        Address::Commit(_) => ("relink.link.commit".to_owned(), None),
+        Address::Incident(_) => ("relink.link.incident".to_owned(), None),
     };
-    let mut headers = HeaderMap::new();
-    headers.insert(name::SPECVERSION, "1.0");
+    let mut headers = match link {
+        Some(link) => {
+            let mut headers = OF_LINK.clone();
+            headers.insert(name::SUBJECT, link.as_str());
+            headers
+        }
+        None => OF_LINK
+            .iter()
+            .filter(|(name, _)| **name != name::SUBJECT)
+            .map(|(name, values)| (name.clone(), values[0].clone()))
+            .collect(),
+    };
     headers.insert(name::ID, message.id.as_str());
-    headers.insert(name::SOURCE, SOURCE);
-    headers.insert(name::TYPE, format!("relink.{kind}"));
-    if let Some(link) = link {
-        headers.insert(name::SUBJECT, link.as_str());
-    }
+    headers.insert(name::TYPE, kind);
     headers.insert(name::TIME, message.at.to_string());
     headers.insert(name::DATASCHEMA, dataschema(&message.address));
-    headers.insert(name::CONTENT_TYPE, "application/json");
     if matches!(message.address, Address::Commit(_)) {
         headers.insert(NATS_MESSAGE_TTL, COMMIT_TTL);
     }

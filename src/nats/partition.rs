@@ -12,8 +12,8 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::{HeaderMap, Subject, jetstream};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
@@ -125,8 +125,10 @@ async fn forward(
         let message = message.map_err(|error| error.to_string())?;
         let info = message.info().map_err(|error| error.to_string())?;
         let (count, pending) = (info.consumer_sequence, Some(info.pending));
+        let (sequence, stored_at) = (info.stream_sequence, info.published.unix_timestamp_nanos());
+        let stored_at_ns = i64::try_from(stored_at).map_err(|_| "the time of a message is out of range".to_owned())?;
         let nth = nth_before + count.saturating_sub(consumer.cached_info().delivered.consumer_sequence);
-        let delivery = delivery(partition, subjects, message)?;
+        let delivery = delivery(partition, subjects, sequence, stored_at_ns, message.message);
         if queue.send(FromReader::Delivered(Delivered { reader, nth, pending, delivery })).await.is_err() {
             return Ok(());
         }
@@ -212,19 +214,20 @@ async fn open(
     Ok((consumer, created_ns))
 }
 
-fn delivery(partition: u16, subjects: &Subjects, message: jetstream::Message) -> Result<Delivery, String> {
-    let info = message.info().map_err(|error| error.to_string())?;
-    let (sequence, stored_at) = (info.stream_sequence, info.published.unix_timestamp_nanos());
-    let stored_at_ns = i64::try_from(stored_at).map_err(|_| "the time of a message is out of range".to_owned())?;
-    let message = message.message;
-    let headers = message
-        .headers
-        .iter()
-        .flat_map(|headers| headers.iter())
-        .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_owned())));
-    let headers = headers.collect();
-    let subject = message.subject.to_string();
+fn delivery(
+    partition: u16,
+    subjects: &Subjects,
+    sequence: u64,
+    stored_at_ns: i64,
+    message: async_nats::Message,
+) -> Delivery {
+    let async_nats::Message { subject, reply, payload, headers, .. } = message;
     let (kind, link) = kind_and_link(subjects, &subject);
-    let receipt = message.reply.map(|reply| reply.to_string()).unwrap_or_default();
-    Ok(Delivery { partition, sequence, stored_at_ns, subject, kind, link, headers, payload: message.payload, receipt })
+    let mut copied = Vec::with_capacity(headers.as_ref().map_or(0, HeaderMap::len));
+    for (name, values) in headers.iter().flat_map(HeaderMap::iter) {
+        let name: &str = name.as_ref();
+        copied.extend(values.iter().map(|value| (name.to_owned(), value.as_str().to_owned())));
+    }
+    let (subject, receipt) = (subject.into_string(), reply.map(Subject::into_string).unwrap_or_default());
+    Delivery { partition, sequence, stored_at_ns, subject, kind, link, headers: copied, payload, receipt }
 }

@@ -5,7 +5,8 @@
 //! and an institution reads one range of keys. Any other query merges ranges: those of the six states, and those of the institutions,
 //! which one read for each institution finds. Every combination of filters is answered like this, and a page reads no link that is not on
 //! it (but a query with both an external id and a user reads all links of the user). Further indexes would save the merge, but each key
-//! of a link makes rebuilds and commits slower.
+//! of a link makes rebuilds and commits slower. A person or a user seldom has more than a few links, so their keys are all read first, and
+//! merged only if there are many.
 //!
 //! A key has the hash of a name, because a name may have 4 KiB and any character. The hash has 96 bits, so nobody can find another name
 //! with the same hash.
@@ -172,6 +173,9 @@ fn name_prefix(prefix: &[u8], name: NameHash, state: StateName) -> Vec<u8> {
     [prefix, &name.0, &[format::state_byte(state)]].concat()
 }
 
+/// Up to so many keys of a person or a user are read at once.
+const FEW_MAX: usize = 16;
+
 /// The links of a query: the key prefixes that have them, and a check of a link.
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -179,6 +183,8 @@ pub(super) struct Wanted {
     prefixes: Vec<Vec<u8>>,
     /// Whether the hash of any institution follows a prefix, and then a link id; otherwise the link id follows.
     is_of_all_institutions: bool,
+    /// The prefix of all keys of the person or the user, in every state.
+    of_name: Option<Vec<u8>>,
     labels: Labels,
     state: Option<StateName>,
 }
@@ -193,20 +199,25 @@ impl Wanted {
         let (labels, state) = (Labels::of(&names), query.state);
         let Labels { institution, external_id, user } = labels;
         if names == Names::default() && state.is_none() {
-            return Self { prefixes: vec![LINK_PREFIX.to_vec()], is_of_all_institutions: false, labels, state };
+            let prefixes = vec![LINK_PREFIX.to_vec()];
+            return Self { prefixes, is_of_all_institutions: false, of_name: None, labels, state };
         }
+        let of_name = match (user.is_some(), external_id.is_some()) {
+            (true, _) => Some([USER_PREFIX, &user.0].concat()),
+            (false, true) => Some([EXTERNAL_ID_PREFIX, &external_id.0].concat()),
+            (false, false) => None,
+        };
         let prefix = |state| {
-            let mut prefix = match (user.is_some(), external_id.is_some()) {
-                (true, _) => name_prefix(USER_PREFIX, user, state),
-                (false, true) => name_prefix(EXTERNAL_ID_PREFIX, external_id, state),
-                (false, false) => format::state_prefix(state),
-            };
+            let mut prefix = of_name.as_ref().map_or_else(
+                || format::state_prefix(state),
+                |of_name| [&of_name[..], &[format::state_byte(state)]].concat(),
+            );
             prefix.extend(institution.is_some().then_some(institution.0).into_iter().flatten());
             prefix
         };
         let prefixes = state
             .map_or_else(|| StateName::VARIANTS.iter().copied().map(prefix).collect(), |state| vec![prefix(state)]);
-        Self { prefixes, is_of_all_institutions: !institution.is_some(), labels, state }
+        Self { prefixes, is_of_all_institutions: !institution.is_some(), of_name, labels, state }
     }
 
     /// Whether the ids of several ranges are merged. Then a link that changes its state during the read could be missed.
@@ -233,6 +244,9 @@ impl Wanted {
         count: usize,
         scan: impl Fn(Vec<u8>) -> I,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
+        if let Some(ids) = self.few(after, count, &scan)? {
+            return Ok(ids);
+        }
         let prefixes = if self.is_of_all_institutions { self.of_institutions(&scan)? } else { self.prefixes.clone() };
         // The next id of each range, of which the first one is the next id of the query.
         let (mut ranges, mut next) = (Vec::with_capacity(prefixes.len()), BinaryHeap::with_capacity(prefixes.len()));
@@ -254,6 +268,33 @@ impl Wanted {
             }
         }
         Ok(ids)
+    }
+
+    /// As [`Self::ids`], if the person or the user has few links.
+    fn few<I: Iterator<Item = Result<Vec<u8>, StoreError>>>(
+        &self,
+        after: Option<&[u8]>,
+        count: usize,
+        scan: impl Fn(Vec<u8>) -> I,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        let Some(of_name) = self.of_name.as_ref().filter(|_| self.is_merged()) else { return Ok(None) };
+        let (mut keys, mut ids) = (scan(of_name.clone()), Vec::new());
+        for read_count in 0.. {
+            let key = keys.next().transpose()?;
+            let Some(key) = key.filter(|key| key.starts_with(of_name)) else { break };
+            if read_count == FEW_MAX {
+                return Ok(None);
+            }
+            let of_range = self.prefixes.iter().find_map(|prefix| key.strip_prefix(&prefix[..]));
+            let skipped = if self.is_of_all_institutions { HASH_LENGTH } else { 0 };
+            let id = of_range.and_then(|rest| rest.get(skipped..));
+            ids.extend(id.filter(|id| after.is_none_or(|after| *id > after)).map(<[u8]>::to_vec));
+        }
+        ids.sort_unstable();
+        // A link that has just changed its state may have two keys.
+        ids.dedup();
+        ids.truncate(count);
+        Ok(Some(ids))
     }
 
     /// The prefixes with each institution that has keys.
@@ -347,7 +388,7 @@ mod tests {
         let ids = Wanted::of(&query).ids(Some(b"\x01link-0099"), 20, scan).unwrap();
         let expected: Vec<_> = (100..120).map(|link| format!("\x01link-{link:04}").into_bytes()).collect();
         assert_eq!(ids, expected);
-        // One key behind each of the six states, two of each institution, and one for each id.
-        assert!(reads_count.get() <= 6 + 2 * 10 + 20, "{reads_count:?}");
+        // The keys that show that there are many; one key behind each of the six states, two of each institution, and one for each id.
+        assert!(reads_count.get() <= FEW_MAX + 1 + 6 + 2 * 10 + 20, "{reads_count:?}");
     }
 }
