@@ -331,6 +331,8 @@ mod tests {
     use std::cell::Cell;
     use std::collections::BTreeSet;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn names(institution: Option<&str>, external_id: Option<&str>) -> Names {
@@ -371,6 +373,34 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), all.len());
+    }
+
+    proptest! {
+        /// The keys of a name are read at once if they are few, and merged if they are many.
+        #[test]
+        fn few_and_many_links_of_a_person_are_found_in_order(
+            links in prop::collection::btree_map(0..3_000_u16, (0..4_usize, prop::sample::select(StateName::VARIANTS)), 0..3 * FEW_MAX),
+            bank in prop::option::of(0..4_usize),
+            after in prop::option::of(0..3_000_u16),
+            count in 1..2 * FEW_MAX,
+        ) {
+            let key = |link: u16| format!("\x01link-{link:04}").into_bytes();
+            let of_link = |(link, (bank, state)): (&u16, &(usize, StateName))| {
+                let labels = Labels::of(&names(Some(&format!("bank-{bank}")), Some("maria")));
+                let head = Head { state: *state, partition: 0, version: 1, deadline: None };
+                keys(&format!("link-{link:04}").parse().unwrap(), &head, &labels)
+            };
+            let tree: BTreeSet<_> = links.iter().flat_map(of_link).collect();
+            let scan = |start: Vec<u8>| tree.range(start..).cloned().map(Ok);
+            let institution = bank.map(|bank| format!("bank-{bank}"));
+            let query = Query { external_id: Some("maria".to_owned()), institution, limit: count, ..Query::default() };
+            let found = Wanted::of(&query).ids(after.map(key).as_deref(), count, scan).unwrap();
+            let is_wanted = |&(link, (of, _)): &(&u16, &(usize, StateName))| {
+                bank.is_none_or(|bank| *of == bank) && after.is_none_or(|after| *link > after)
+            };
+            let expected: Vec<_> = links.iter().filter(is_wanted).map(|(link, _)| key(*link)).take(count).collect();
+            prop_assert_eq!(found, expected);
+        }
     }
 
     #[test]
