@@ -129,9 +129,7 @@ impl Replay {
     fn pass_time(&mut self, until: Timestamp) -> Result<(), ReplayError> {
         loop {
             let begins_at = self.later.front().map(|(at, _)| *at);
-            let due_at =
-                [self.engine.store().next_deadline()?, self.engine.next_deadline()].into_iter().flatten().min();
-            let due_at = due_at.map(|at| at.max(self.now)).filter(|at| *at <= until);
+            let due_at = self.next_deadline()?.map(|at| at.max(self.now)).filter(|at| *at <= until);
             if let Some(at) = begins_at.filter(|at| *at <= until && due_at.is_none_or(|due_at| *at <= due_at)) {
                 self.now = self.now.max(at);
                 if let Some((_, link)) = self.later.pop_front() {
@@ -143,13 +141,20 @@ impl Replay {
             }
             let Some(due_at) = due_at else { break };
             self.now = due_at;
-            // A timer that cannot be handled stays due. The others run late then, with the next input.
-            if !self.plan(&mut VecDeque::new())? {
+            // A timer that cannot be handled stays due. The others run late then, with the next input. An institution has deadlines at
+            // which it forgets an error and nothing else happens.
+            let had_effect = self.plan(&mut VecDeque::new())?;
+            if !had_effect && self.next_deadline()?.is_some_and(|next| next <= due_at) {
                 break;
             }
         }
         self.now = self.now.max(until);
         Ok(())
+    }
+
+    fn next_deadline(&self) -> Result<Option<Timestamp>, ReplayError> {
+        let deadlines = [self.engine.store().next_deadline()?, self.engine.next_deadline()];
+        Ok(deadlines.into_iter().flatten().min())
     }
 
     /// Makes a plan at the time of the replay, and commits it to the store in memory. Returns whether it had an effect.

@@ -156,6 +156,28 @@ proptest! {
     }
 }
 
+/// Some of the errors about an institution are forgotten, which is a deadline without a message.
+#[test]
+fn a_deadline_without_a_message_delays_no_timer() {
+    let mut ran = Ran::new(&default_policy(false), 0);
+    for (link, sample, millis) in [
+        (0, Sample::Credentials, 0),
+        (2, Sample::SeenValid, 0),
+        (3, Sample::SeenValid, 0),
+        (3, Sample::History, 6 * DAY),
+        (2, Sample::History, 6 * DAY + HOUR),
+        (3, Sample::InstitutionDown, 6 * DAY + HOUR + 500_000),
+        (2, Sample::InstitutionDown, 6 * DAY + HOUR + 700_000),
+        (3, Sample::FutureEnvelope, 8 * DAY),
+    ] {
+        ran.receive(link, sample, millis);
+    }
+    ran.pass_time(at(9 * DAY));
+    let comparison = ran.replay(&default_policy(false), 5 * DAY, 9 * DAY, None);
+    assert_eq!(differences(&comparison), []);
+    assert_eq!(comparison.kinds[&SentKind::Notice("reminder")].same, 1);
+}
+
 /// One link that breaks after an hour and is never repaired.
 fn broken(late: i64) -> Ran {
     let mut ran = Ran::new(&default_policy(false), late);
