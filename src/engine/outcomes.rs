@@ -65,7 +65,7 @@ impl<S: Store> Engine<S> {
         let trace = plan.following.of_episode(entry, link);
         let record = plan::encode(&Record::of(link, partition, because, sent).with_trace(trace.as_ref()));
         let head = Head::of(link, partition, &self.policy);
-        plan.state(partition, &step, &record);
+        plan.state(partition, &step, record.clone());
         // Each step raises the version by one, and the first one of a link makes it 1.
         self.links.replace(&link.id, link.version.checked_sub(1).filter(|before| *before > 0), link.version);
         plan.puts.push(Put { id: link.id.clone(), head, names: Names::of(&link.profile), record });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::activity::Activity;
@@ -106,7 +107,7 @@ pub struct Message {
     /// The time of the transition.
     pub at: Timestamp,
     /// The body, JSON.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// The span that the message follows from.
     pub trace: Option<TraceContext>,
 }
@@ -225,10 +226,10 @@ impl Plan {
         ids
     }
 
-    pub(super) fn state(&mut self, partition: u16, step: &Step, record: &[u8]) {
+    pub(super) fn state(&mut self, partition: u16, step: &Step, record: Bytes) {
         let link = &step.link;
         let address = Address::State(link.id.clone());
-        self.push_traced(partition, address, message_id(link, 0), step.at, record.to_vec());
+        self.push_traced(partition, address, message_id(link, 0), step.at, record);
     }
 
     pub(super) fn refuse(&mut self, partition: u16, sequence: u64, link: &Link, body: RefusedBody) {
@@ -263,7 +264,7 @@ impl Plan {
     }
 
     /// Adds a message that follows from the input that is being planned.
-    fn push_traced(&mut self, partition: u16, address: Address, id: String, at: Timestamp, body: Vec<u8>) {
+    fn push_traced(&mut self, partition: u16, address: Address, id: String, at: Timestamp, body: Bytes) {
         let trace = self.following.context().cloned();
         self.push(partition, Message { address, id, at, body, trace });
     }
@@ -277,7 +278,13 @@ fn message_id(link: &Link, n: usize) -> String {
     format!("{}.{}.{n}", link.id, link.version)
 }
 
+/// The size with which the JSON of a body begins, in bytes. Most states and notices are a little shorter; a smaller buffer would grow some
+/// times, and be copied each time.
+const BODY_BYTES: usize = 1_024;
+
 /// The JSON of a body.
-pub(super) fn encode<T: Serialize>(body: &T) -> Vec<u8> {
-    serde_json::to_vec(body).expect("bodies have string keys and no failing serializers")
+pub(super) fn encode<T: Serialize>(body: &T) -> Bytes {
+    let mut json = Vec::with_capacity(BODY_BYTES);
+    serde_json::to_writer(&mut json, body).expect("bodies have string keys and no failing serializers");
+    json.into()
 }

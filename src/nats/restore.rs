@@ -73,7 +73,7 @@ pub(super) async fn restore<S: Store>(
         address: Address::Incident(institution_token(&body.institution)),
         id: body.message_id(),
         at: body.at.0,
-        body: serde_json::to_vec(&body).expect("bodies have string keys and no failing serializers"),
+        body: serde_json::to_vec(&body).expect("bodies have string keys and no failing serializers").into(),
         trace: None,
     });
     // The offsets come last: the inputs up to them are the ones whose results have been published before.
@@ -100,7 +100,7 @@ fn state_message(link: StoredLink) -> Option<Message> {
         address: Address::State(id),
         id: message_id,
         at: record.because.at.0,
-        body: link.record,
+        body: link.record.into(),
         trace: None,
     })
 }

@@ -8,7 +8,7 @@ use crate::link::Timestamp;
 /// The fence message that makes `owner` the owner of a partition.
 pub fn fence_message(partition: u16, owner: &str, now: Timestamp) -> Message {
     let fence = Fence { owner: owner.to_owned(), taken_at: At(now) };
-    let body = serde_json::to_vec(&fence).expect("a fence is a plain struct");
+    let body = serde_json::to_vec(&fence).expect("a fence is a plain struct").into();
     let id = format!("fence.{partition}.{owner}.{}", now.as_millis());
     Message { address: Address::Fence(partition), id, at: now, body, trace: None }
 }
@@ -37,7 +37,7 @@ impl<S> Node<S> {
         self.last_id += 1;
         let writer = &self.options.writer;
         let commit = Commit { owner: self.owner(), sent_at: At(now), links };
-        let body = serde_json::to_vec(&commit).expect("a commit is a plain struct");
+        let body = serde_json::to_vec(&commit).expect("a commit is a plain struct").into();
         let id = format!("commit.{writer}.{}", self.last_id);
         Message { address: Address::Commit(writer.clone()), id, at: now, body, trace: None }
     }

@@ -231,7 +231,7 @@ impl Rig {
         self.output_last += messages_count - 1;
         self.close();
         for Outgoing { message, .. } in messages {
-            self.bodies.push(String::from_utf8(message.body).expect("a body is JSON"));
+            self.bodies.push(String::from_utf8(message.body.into()).expect("a body is JSON"));
             self.committed.push(message.id);
         }
         Input::BatchCommitted { batch, last_sequence: self.output_last, messages_count }

@@ -326,7 +326,7 @@ fn commit() -> Message {
         id: format!("commit.{writer}.1"),
         address: Address::Commit(writer),
         at: START,
-        body: serde_json::to_vec(&commit).expect("a commit is a plain struct"),
+        body: serde_json::to_vec(&commit).expect("a commit is a plain struct").into(),
         trace: None,
     }
 }
@@ -337,7 +337,7 @@ fn fence() -> Message {
         address: Address::Fence(0),
         id: format!("fence.0.{}.{}", fence.owner, START.as_millis()),
         at: START,
-        body: serde_json::to_vec(&fence).expect("a fence is a plain struct"),
+        body: serde_json::to_vec(&fence).expect("a fence is a plain struct").into(),
         trace: None,
     }
 }

@@ -371,7 +371,7 @@ impl BugInjector {
     fn closing_early(&self, batch: BatchId) -> Closing {
         let (writer, id) = (self.owner.replace(' ', "-"), format!("commit.early.{}.{}", self.owner, batch.0));
         let commit = Commit { owner: self.owner.clone(), sent_at: At(Timestamp::default()), links: None };
-        let body = serde_json::to_vec(&commit).unwrap_or_default();
+        let body = serde_json::to_vec(&commit).unwrap_or_default().into();
         let message = Message { address: Address::Commit(writer), id, at: Timestamp::default(), body, trace: None };
         Closing { follows: FOLLOWS_ANYTHING, message }
     }

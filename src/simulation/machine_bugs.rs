@@ -87,7 +87,7 @@ impl Bug {
             content,
         };
         let address = Address::Notice(notice.content.name(), link.id.clone());
-        let body = serde_json::to_vec(&notice).ok()?;
+        let body = serde_json::to_vec(&notice).ok()?.into();
         let message = Message { address, id: format!("{id}.more"), at: *at, body, trace: None };
         Some(Outgoing { partition: sent.partition, fence: None, message })
     }
@@ -143,6 +143,6 @@ fn drop_mention(message: &mut Message) {
     let Ok(mut notice) = serde_json::from_slice::<NoticeBody>(&message.body) else { return };
     if !notice.also_broken.is_empty() {
         notice.also_broken.remove(0);
-        message.body = serde_json::to_vec(&notice).unwrap_or_default();
+        message.body = serde_json::to_vec(&notice).unwrap_or_default().into();
     }
 }

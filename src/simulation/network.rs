@@ -403,7 +403,7 @@ impl World {
         self.checkers.stored(batch, latest, &self.jetstream)?;
         let is_job = |stored: &&Stored| matches!(stored.message.address, Address::Job(..));
         for Stored { message, .. } in batch.iter().filter(is_job) {
-            self.jetstream.jobs.store(message.id.clone(), message.body.clone(), self.now_ms);
+            self.jetstream.jobs.store(message.id.clone(), message.body.to_vec(), self.now_ms);
         }
         self.hand_out_jobs_later();
         Ok(())

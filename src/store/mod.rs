@@ -29,6 +29,8 @@ mod tree;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 pub use self::format::{Head, StoredLink};
 pub use self::index::Names;
 pub use self::memory::MemoryStore;
@@ -198,12 +200,13 @@ pub struct Put {
     /// The names in `record` that have an index.
     pub names: Names,
     /// The JSON of the link's [`crate::contract::Record`].
-    pub record: Vec<u8>,
+    pub record: Bytes,
 }
 
 impl Put {
     /// The put of a record that is not parsed yet. The names are read from it, which takes a tenth of the time of parsing it.
-    pub fn of_record(id: LinkId, head: Head, record: Vec<u8>) -> Self {
+    pub fn of_record(id: LinkId, head: Head, record: impl Into<Bytes>) -> Self {
+        let record = record.into();
         Self { id, head, names: Names::read(&record), record }
     }
 
@@ -211,12 +214,12 @@ impl Put {
     ///
     /// # Errors
     /// [`BadRecord`] if the body is no record, even without its unreadable fields, or a newer version of relink wrote it.
-    pub fn of_state_message(payload: &[u8], policy: &Policy) -> Result<Self, BadRecord> {
+    pub fn of_state_message(payload: &Bytes, policy: &Policy) -> Result<Self, BadRecord> {
         let record = format::read_record(payload)?;
         let link = record.link()?;
         let head = Head::of(&link, record.partition, policy);
         let names = Names::of(&link.profile);
-        Ok(Self { id: link.id, head, names, record: payload.to_vec() })
+        Ok(Self { id: link.id, head, names, record: payload.clone() })
     }
 }
 

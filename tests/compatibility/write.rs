@@ -79,7 +79,7 @@ const OWNER: &str = "relink-7d4b9c";
 fn closing_message(at: Timestamp) -> engine::Message {
     let body = serde_json::to_vec(&Commit { owner: OWNER.to_owned(), sent_at: At(at), links: None }).unwrap();
     let id = format!("commit.{OWNER}.{}", at.as_millis());
-    engine::Message { address: Address::Commit(OWNER.to_owned()), id, at, body, trace: None }
+    engine::Message { address: Address::Commit(OWNER.to_owned()), id, at, body: body.into(), trace: None }
 }
 
 impl Run {

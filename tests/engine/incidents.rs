@@ -59,7 +59,7 @@ impl Relink {
         let activity = &plan.activity;
         assert!(activity.notices.is_empty() || activity.at.is_some(), "a step with notices is counted: {activity:?}");
         let messages = std::mem::take(&mut plan.messages);
-        self.published.extend(messages.into_iter().map(|out| (out.message.address, out.message.body)));
+        self.published.extend(messages.into_iter().map(|out| (out.message.address, out.message.body.to_vec())));
         let position =
             Position { stream_created_ns: OUTPUT_CREATED_NS, sequence: self.published.len() as u64, witness: None };
         self.engine.store().apply(&plan.changes(Some(position))).unwrap();

@@ -86,7 +86,7 @@ fn the_same_input_makes_the_same_messages_under_the_same_ids() {
         let again = plan(&mut engine).unwrap();
         let messages_of = |plan: &Plan| -> Vec<(Address, String, Timestamp, Vec<u8>)> {
             let message = plan.messages.iter().map(|outgoing| outgoing.message.clone());
-            message.map(|message| (message.address, message.id, message.at, message.body)).collect()
+            message.map(|message| (message.address, message.id, message.at, message.body.to_vec())).collect()
         };
         assert_eq!(messages_of(&first), messages_of(&again), "{sample:?}");
         assert!(!messages_of(&first).is_empty(), "{sample:?} changes nothing");

@@ -59,6 +59,7 @@ fn a_repeated_plan_has_the_same_bytes() {
 
 #[test]
 fn without_the_page_no_message_has_an_address() {
-    let texts: Vec<_> = messages(None).into_iter().map(|message| String::from_utf8(message.body).unwrap()).collect();
+    let texts: Vec<_> =
+        messages(None).into_iter().map(|message| String::from_utf8(message.body.into()).unwrap()).collect();
     assert!(texts.len() > 4 && texts.iter().all(|text| !text.contains("repair_url")), "{texts:#?}");
 }

@@ -46,7 +46,7 @@ impl Ran {
         self.engine.store().apply(&plan.changes(None)).unwrap();
         self.engine.record_commit(plan);
         let messages = plan.messages.iter().map(|outgoing| &outgoing.message);
-        self.outputs.extend(messages.map(|message| (message.address.clone(), message.body.clone())));
+        self.outputs.extend(messages.map(|message| (message.address.clone(), message.body.to_vec())));
     }
 
     fn pass_time(&mut self, until: Timestamp) {

@@ -30,7 +30,7 @@ fn fill(store: &Path) {
         let id: LinkId = format!("link-{n}").parse().expect("an id");
         // Bytes that the store cannot compress.
         let mut random = fastrand::Rng::with_seed(n as u64);
-        Put::of_record(id, head, std::iter::repeat_with(|| random.u8(..)).take(400).collect())
+        Put::of_record(id, head, std::iter::repeat_with(|| random.u8(..)).take(400).collect::<Vec<_>>())
     };
     for from in (0..15_000).step_by(100) {
         let puts = (from..from + 100).map(put).collect();

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use super::super::jetstream::JetStream;
 use super::Checked;
 use super::history::History;
@@ -52,13 +54,13 @@ impl History {
     fn check_store(&self, final_state: &FinalState<'_>, jetstream: &JetStream) -> Checked {
         let broken = |error: &dyn std::fmt::Display| format!("the store of process {}: {error}", final_state.process);
         let is_ours = |stored: &StoredLink| final_state.partitions.contains(&stored.head.partition);
-        let mut last: BTreeMap<&LinkId, &[u8]> = BTreeMap::new();
+        let mut last: BTreeMap<&LinkId, &Bytes> = BTreeMap::new();
         for stored in &jetstream.output.messages {
             if let Address::State(link) = &stored.message.address {
                 last.insert(link, &stored.message.body);
             }
         }
-        let mut expected: BTreeMap<LinkId, (Head, Vec<u8>)> = BTreeMap::new();
+        let mut expected: BTreeMap<LinkId, (Head, Bytes)> = BTreeMap::new();
         for body in last.into_values() {
             let Put { id, head, record, .. } =
                 Put::of_state_message(body, &self.policy).map_err(|error| broken(&error))?;
@@ -68,14 +70,14 @@ impl History {
         }
         let page =
             final_state.store.page(&Query { limit: usize::MAX, ..Query::default() }).map_err(|error| broken(&error))?;
-        let mut found: BTreeMap<LinkId, (Head, Vec<u8>)> = BTreeMap::new();
+        let mut found: BTreeMap<LinkId, (Head, Bytes)> = BTreeMap::new();
         for stored in page.links.into_iter().filter(is_ours) {
             let record = stored.parse().map_err(|error| broken(&error))?;
             let link = record.link().map_err(|error| broken(&error))?;
-            found.insert(link.id, (stored.head, stored.record));
+            found.insert(link.id, (stored.head, stored.record.into()));
         }
         if let Some(link) = expected.keys().chain(found.keys()).find(|link| expected.get(*link) != found.get(*link)) {
-            let version = |of: &BTreeMap<LinkId, (Head, Vec<u8>)>| of.get(link).map(|(head, _)| head.version);
+            let version = |of: &BTreeMap<LinkId, (Head, Bytes)>| of.get(link).map(|(head, _)| head.version);
             let (stored, on_stream) = (version(&found), version(&expected));
             return Err(broken(&format!(
                 "{link} is version {stored:?} in it and {on_stream:?} on the stream, or differs"

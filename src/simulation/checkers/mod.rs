@@ -25,6 +25,8 @@ mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use self::adoption::Adoption;
 pub(super) use self::final_state::FinalState;
 pub(super) use self::ground_truth::GroundTruth;
@@ -56,7 +58,7 @@ pub(super) struct Checkers {
     adoption: Adoption,
     pub(super) journal: JournalChecker,
     /// Everything that was ever on the output stream, lost messages included: states by message id, committed offsets and incidents.
-    states_ever: BTreeMap<String, BTreeSet<Vec<u8>>>,
+    states_ever: BTreeMap<String, BTreeSet<Bytes>>,
     offsets_ever: BTreeMap<u16, Vec<CommittedOffset>>,
     incidents_ever: BTreeSet<String>,
     /// The link and the version that the output stream has lost in its middle.
@@ -200,7 +202,7 @@ impl Checkers {
         }
         let of_link = format!("{}.", put.id);
         let states = self.states_ever.iter().filter(|(id, _)| id.starts_with(&of_link)).flat_map(|(_, bodies)| bodies);
-        let under_lost_version = |body: &Vec<u8>| {
+        let under_lost_version = |body: &Bytes| {
             let record = Record::parse(body).ok().filter(|record| record.version < put.head.version)?;
             Some(Record { version: put.head.version, ..record })
         };
