@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::foreign::{self, Walk};
 use super::limit::{REQUEST_TIMEOUT, reconnected, within};
-use super::pull::{next_message, reading};
+use super::pull::{Pulled, next_message, reading};
 use super::raw_message::RawMessage;
 use super::streams_read::Streams;
 use super::subject::{OutputSubject, Subjects};
@@ -87,7 +87,7 @@ impl OutputRead<'_> {
         let output = self.streams.stream(&subjects.output_stream()).await?;
         let arriving = within(REQUEST_TIMEOUT, async {
             let consumer = output.create_consumer(config).await.map_err(|error| failed(&error))?;
-            consumer.messages().await.map_err(|error| failed(&error))
+            Pulled::begin(context, &consumer).await.map_err(|error| failed(&error))
         });
         let mut arriving = arriving.await?;
         let mut count = 0;
