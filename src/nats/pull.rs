@@ -1,7 +1,7 @@
 //! A pull consumer that reads a stream once, by itself in the memory of the server.
 //!
 //! The messages are pulled by requests of our own, and not by the stream of async-nats 0.51. Its requests are sent by a task of their own,
-//! which in three of four rebuilds of a million links did not send the next one, once to three times. Then nothing arrived for 30 s, until
+//! which in four of six rebuilds of a million links did not send the next one, once to three times. Then nothing arrived for 30 s, until
 //! the read was begun anew after "missed idle heartbeat". Why is not known.
 
 use std::fmt::Display;
