@@ -1,17 +1,19 @@
 //! Reads the output stream, for catching up.
 //!
-//! A pull consumer reads it. If the connection is closed meanwhile, a message that the client cannot parse may be the reason
+//! A few messages are read by requests, because a consumer of a stream with a million subjects takes the server half a second to create.
+//! A pull consumer reads more. If the connection is closed meanwhile, a message that the client cannot parse may be the reason
 //! (`foreign.rs`). Then the next messages are read one by one, such messages are stepped over, and the pull goes on behind them. The marker
 //! with which a key-value client deletes a key is stepped over too.
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 
 use super::foreign::{self, Walk};
 use super::limit::{REQUEST_TIMEOUT, reconnected, within};
-use super::pull::{next_message, reading};
-use super::raw_message::RawMessage;
+use super::pull::{Pulled, next_message, reading};
+use super::raw_message::{self, RawMessage, Wanted};
 use super::streams_read::Streams;
 use super::subject::{OutputSubject, Subjects};
 use crate::node::{Input, OutputKind, OutputMessage, RequestId};
@@ -21,6 +23,11 @@ const CHUNK_MESSAGES: usize = 1_000;
 
 /// How many messages are read one by one behind the last one that cannot be parsed.
 const LOOK_AHEAD: usize = 16;
+
+/// The most messages that are read by requests, and how many requests are open at once. A node that starts again after a clean end has its
+/// own fences to read.
+const BY_REQUEST_MAX: u64 = 100;
+const REQUESTS_AT_ONCE: usize = 16;
 
 /// How many pulls in a row may be interrupted without progress.
 const IDLE_MAX: u32 = 2;
@@ -39,7 +46,10 @@ pub(super) async fn read_output(
 ) -> Result<(), String> {
     let (is_rebuild, messages, reached) = (after.is_none(), Vec::new(), after.unwrap_or(0));
     let mut read = OutputRead { streams, request, is_rebuild, up_to, handed_over, messages, reached };
-    let mut deliver_policy = after.map_or(DeliverPolicy::LastPerSubject, behind);
+    if after.is_some_and(|after| up_to.saturating_sub(after) <= BY_REQUEST_MAX) {
+        read.by_requests().await?;
+    }
+    let mut deliver_policy = after.map_or(DeliverPolicy::LastPerSubject, |_| behind(read.reached));
     let mut idle = 0;
     while read.reached < up_to {
         let reached_before = read.reached;
@@ -78,6 +88,30 @@ struct OutputRead<'a> {
 }
 
 impl OutputRead<'_> {
+    /// Reads the messages up to `up_to` by a request each. The stream may have lost the last of them to newer ones of the same subjects; then
+    /// a pull reads those.
+    async fn by_requests(&mut self) -> Result<(), String> {
+        let Streams { context, subjects, .. } = self.streams;
+        let stream = subjects.output_stream();
+        let read =
+            async |sequence| within(REQUEST_TIMEOUT, raw_message::read(context, &stream, &Wanted::at(sequence))).await;
+        let mut arriving = stream::iter(self.reached + 1..=self.up_to).map(read).buffered(REQUESTS_AT_ONCE);
+        while let Some(message) = arriving.next().await {
+            let Some(message) = message? else { continue };
+            let kind = kind(subjects, &message.subject);
+            // No message of another subject is relink's own state, whatever its headers are.
+            if kind == OutputKind::Other || foreign::may_be_own(&message) {
+                let RawMessage { sequence, payload, .. } = message;
+                self.push(OutputMessage { sequence, kind, body: payload }).await;
+                continue;
+            }
+            foreign::report(&message);
+            let in_its_place = self.in_place_of(&message.subject, message.sequence).await?;
+            self.push(in_its_place).await;
+        }
+        Ok(())
+    }
+
     /// Pulls messages. The inner error is the reason why the pull was interrupted.
     async fn pull(&mut self, deliver_policy: DeliverPolicy) -> Result<Result<(), String>, String> {
         let Streams { context, subjects, .. } = self.streams;
@@ -87,7 +121,7 @@ impl OutputRead<'_> {
         let output = self.streams.stream(&subjects.output_stream()).await?;
         let arriving = within(REQUEST_TIMEOUT, async {
             let consumer = output.create_consumer(config).await.map_err(|error| failed(&error))?;
-            consumer.messages().await.map_err(|error| failed(&error))
+            Pulled::begin(context, &consumer).await.map_err(|error| failed(&error))
         });
         let mut arriving = arriving.await?;
         let mut count = 0;

@@ -12,13 +12,10 @@ use bytes::Bytes;
 
 use super::foreign::Walk;
 use super::limit::{REQUEST_TIMEOUT, reconnected, within};
-use super::pull::{next_message, reading};
+use super::pull::{Pulled, next_message, reading};
 use super::raw_message::RawMessage;
 use super::subject::Subjects;
 use crate::link::Timestamp;
-
-/// How many messages one pull asks for.
-const PULL_MESSAGES_MAX: usize = 512;
 
 /// How many messages are read one by one after a pull that was interrupted.
 const ONE_BY_ONE: usize = 16;
@@ -140,8 +137,8 @@ async fn pull(
     let opened = within(REQUEST_TIMEOUT, async {
         let stream = context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
         let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-        let arriving = consumer.stream().max_messages_per_batch(PULL_MESSAGES_MAX).messages();
-        Ok((consumer.cached_info().num_pending, arriving.await.map_err(|error| failed(&error))?))
+        let arriving = Pulled::begin(context, &consumer).await.map_err(|error| failed(&error))?;
+        Ok((consumer.cached_info().num_pending, arriving))
     });
     let (pending, mut arriving) = opened.await?;
     for _ in 0..pending {

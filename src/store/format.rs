@@ -60,7 +60,7 @@ const HEAD_LENGTH_MAX: usize = HEAD_START + 8 + 3 * HASH_LENGTH;
 /// The flag of a head with a deadline. The lower flags are those of the labels.
 const HAS_DEADLINE: u8 = 8;
 
-const ID_OF_UUID: u8 = 0;
+pub(super) const ID_OF_UUID: u8 = 0;
 const ID_OF_TEXT: u8 = 1;
 
 /// The head of formats 1 to 3 always has a deadline, and a reserved byte in place of the flags and the hashes.

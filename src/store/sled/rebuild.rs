@@ -1,10 +1,13 @@
 //! The rebuild of a store: the links are collected and sorted, and all keys are written in their order into a new database.
 //!
 //! ```text
-//!  changes ──▶ links by id, sorted in a file ──▶ newest of each link ──┬──▶ links, in a file ──────────┐
-//!                                                                     └──▶ index keys, sorted in a file ┼──▶ database
-//!  offsets, incidents, position ──▶ memory ─────────────────────────────────────────────────────────────┘
+//!  changes ──▶ links by id, sorted in a file ──▶ newest of each link ──┬─────────────────────────────────▶ database
+//!                                                                     └──▶ index keys, sorted in a file ──▶ database
+//!  offsets, incidents, position ──▶ memory ───────────────────────────────────────────────────────────────▶ database
 //! ```
+//!
+//! Two threads write: each has the links of one half of the ids, and afterwards one half of the index keys. Inserting a key into sled takes
+//! most of the time of a rebuild, and is the work of the thread that calls it.
 //!
 //! The stream has the links in the order of their changes. Written in that order, each key is in another page of sled than the key before:
 //! that took most of the time of a rebuild, and the pages were half empty and had to be written many times. In the order of the keys, each
@@ -19,12 +22,13 @@ use std::path::{Path, PathBuf};
 use super::database::{Database, Failure};
 use super::directories::{Root, io_error};
 use super::filler::Filler;
-use super::sorter::{Entry, Merge, RUN_BYTES, Sorter, Spool};
+use super::sorter::{Merge, Sorter};
 use super::{each_batch, start_copy};
 use crate::store::content::{Content, seal, unseal};
 use crate::store::counts::StateCounts;
 use crate::store::format::{
-    self, CONTENT_KEY, FORMAT_KEY, Head, INCIDENT_PREFIX, INSTITUTION_PREFIX, LINK_PREFIX, OFFSET_PREFIX, POSITION_KEY,
+    self, CONTENT_KEY, FORMAT_KEY, Head, ID_OF_UUID, INCIDENT_PREFIX, INSTITUTION_PREFIX, LINK_PREFIX, OFFSET_PREFIX,
+    POSITION_KEY, STATE_PREFIX,
 };
 use crate::store::index::{self, Labels, NameHash};
 use crate::store::{Changes, Position, Put, StoreError, tree};
@@ -41,19 +45,24 @@ const THREADS_MAX: usize = 4;
 /// The fewest links for which a thread is worth its start.
 const LINKS_PER_THREAD_MIN: usize = 100;
 
-/// The number of entries that are handed to the thread that writes at once.
-const HANDED_OVER: usize = 256;
+/// The number of threads that write.
+const WRITERS: usize = 2;
 
-/// The most such pieces that wait.
-const WAITING_MAX: usize = 16;
+/// The bytes that each sorter of links, and each of index keys, sorts in memory.
+const LINKS_RUN_BYTES: usize = 8 << 20;
+const INDEX_RUN_BYTES: usize = 2 << 20;
+
+/// The cache of the database while it is written. A page is not read again after it is full, so a larger cache only takes memory: with a
+/// million links and 128 MB it took 440 MB, and the write was not faster. Afterwards the database is opened again, with its own cache.
+const WRITE_CACHE_BYTES: u64 = 16 << 20;
 
 /// A rebuild that has not ended.
 #[derive(Debug)]
 pub(super) struct Rebuild {
     /// The directory of the temporary files.
     directory: PathBuf,
-    /// Every state of a link that was applied.
-    links: Sorter,
+    /// Every state of a link that was applied, by the part of the ids ([`part_of_link`]).
+    links: [Sorter; WRITERS],
     /// Institutions by the hash of their name.
     institutions: BTreeMap<NameHash, String>,
     /// The last incidents and committed offsets, without checksums.
@@ -95,7 +104,7 @@ impl Rebuild {
             Ok(())
         })?;
         each_batch(database, LINK_PREFIX, |entries| {
-            let pushed = entries.iter().try_for_each(|(key, value)| rebuild.links.push(key, value));
+            let pushed = entries.iter().try_for_each(|(key, value)| rebuild.push(key, value));
             pushed.map_err(|error| io_error(&rebuild.directory, &error))
         })?;
         Ok(rebuild)
@@ -112,7 +121,7 @@ impl Rebuild {
     /// The failure of the disk.
     pub(super) fn of_nothing(root: &Root) -> Result<Self, StoreError> {
         let directory = root.path().to_owned();
-        let links = Sorter::new(&directory, RUN_BYTES).map_err(|error| io_error(&directory, &error))?;
+        let links = sorters(&directory, LINKS_RUN_BYTES).map_err(|error| io_error(&directory, &error))?;
         let (institutions, others) = (BTreeMap::new(), BTreeMap::new());
         Ok(Self { directory, links, institutions, others, position: None })
     }
@@ -132,11 +141,15 @@ impl Rebuild {
             if let (Some(hash), Some(name)) = (institution, &put.names.institution) {
                 self.institutions.entry(hash).or_insert_with(|| name.clone());
             }
-            self.links.push(&key, &value).map_err(|error| io_error(&self.directory, &error))?;
+            self.push(&key, &value).map_err(|error| io_error(&self.directory, &error))?;
         }
         self.others.extend(tree::payloads(incidents, offsets)?);
         self.position = position.clone().or(self.position.take());
         Ok(())
+    }
+
+    fn push(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.links[part_of_link(key)].push(key, value)
     }
 
     /// Collects an entry that is no link and of no index, without its checksum.
@@ -163,18 +176,57 @@ impl Rebuild {
         cache_bytes: u64,
         copied: Option<&Content>,
     ) -> Result<Database, StoreError> {
+        let directory = self.directory.clone();
+        let database = start_copy(root, WRITE_CACHE_BYTES)?;
+        let number = database.number();
+        let content = self.write(&database, copied).map_err(|failure| failure.at(&directory));
+        let content = content.and_then(|content| database.flush().map(|()| content));
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => {
+                let _deleted_at_the_next_start = root.delete(number);
+                // A drop would flush, and may wait for ever for a thread of sled that has failed.
+                std::mem::forget(database);
+                return Err(error);
+            }
+        };
+        drop(database);
+        let opened = Database::open(number, root.database(number), cache_bytes, true);
+        let completed = opened.and_then(|(database, _format)| root.complete(number).map(|()| database));
+        let database = completed.inspect_err(|_| {
+            let _deleted_at_the_next_start = root.delete(number);
+        })?;
+        *database.content() = content;
+        Ok(database)
+    }
+
+    /// Writes all entries into an empty database, and returns their content.
+    fn write(self, database: &Database, copied: Option<&Content>) -> Result<Content, Failure> {
         let Self { directory, links, institutions, mut others, position } = self;
-        let failed = |failure: Failure| failure.at(&directory);
-        let links = links.merge().map_err(|error| io_error(&directory, &error))?;
-        let mut sorted = Sorted::new(&directory).map_err(|error| io_error(&directory, &error))?;
-        sorted.take_all(links).map_err(failed)?;
-        let Sorted { links, index, mut content, counts } = sorted;
+        let written = in_threads(links, |links| Links::new(database, &directory)?.write(links.merge()?))?;
+        let (mut content, mut counts) = (Content::default(), BTreeMap::<_, StateCounts>::new());
+        let mut parts: [Vec<Sorter>; WRITERS] = std::array::from_fn(|_| Vec::new());
+        for Written { index, content: of_part, counts: counts_of_part } in written {
+            content.join(&of_part)?;
+            for (institution, of_part) in counts_of_part {
+                counts.entry(institution).or_default().join(&of_part)?;
+            }
+            parts.iter_mut().zip(index).for_each(|(part, sorter)| part.push(sorter));
+        }
         if let Some(copied) = copied {
             content.is_complete = copied.is_complete;
             if content.links != copied.links {
-                return Err(StoreError::Damaged("its copy has other links".to_owned()));
+                return Err(StoreError::Damaged("its copy has other links".to_owned()).into());
             }
         }
+        in_threads(parts, |sorters| {
+            let mut filler = Filler::new(database);
+            let mut keys = Merge::of_all(sorters)?;
+            while let Some(entry) = keys.next()? {
+                filler.push(entry)?;
+            }
+            Ok(filler.end()?)
+        })?;
         for (hash, counts) in counts {
             let name = institutions.get(&hash).map_or("", String::as_str);
             others.insert(format::institution_key(name), counts.encode());
@@ -186,20 +238,39 @@ impl Rebuild {
         }
         others.insert(FORMAT_KEY.to_vec(), format::encode_format());
         others.insert(CONTENT_KEY.to_vec(), content.encode());
-        let entries =
-            || Ok(InOrder { links: links.read()?, index: index.merge()?, others: others.into_iter().peekable() });
-        let entries = entries().map_err(|error: io::Error| io_error(&directory, &error))?;
-        let database = start_copy(root, cache_bytes)?;
-        let written = write(&database, entries).map_err(failed).and_then(|()| database.flush());
-        if let Err(error) = written.and_then(|()| root.complete(database.number())) {
-            let _deleted_at_the_next_start = root.delete(database.number());
-            // A drop would flush, and may wait for ever for a thread of sled that has failed.
-            std::mem::forget(database);
-            return Err(error);
-        }
-        *database.content() = content;
-        Ok(database)
+        let mut filler = Filler::new(database);
+        others.into_iter().try_for_each(|entry| filler.push(entry))?;
+        filler.end()?;
+        Ok(content)
     }
+}
+
+fn sorters(directory: &Path, run_bytes: usize) -> io::Result<[Sorter; WRITERS]> {
+    Ok([Sorter::new(directory, run_bytes)?, Sorter::new(directory, run_bytes)?])
+}
+
+/// The part of a link's key: the UUIDs are cut in the middle. Ids that are no UUIDs are behind all UUIDs.
+fn part_of_link(key: &[u8]) -> usize {
+    let id = key.strip_prefix(LINK_PREFIX).unwrap_or_default();
+    usize::from(*id >= [ID_OF_UUID, 0x80][..])
+}
+
+/// The part of an index key: the index by state, by which every link is found, and the others.
+fn part_of_index(key: &[u8]) -> usize {
+    usize::from(key.starts_with(STATE_PREFIX))
+}
+
+/// Makes a call for each part, in threads of their own.
+fn in_threads<P: Send, T: Send>(
+    parts: [P; WRITERS],
+    call: impl Fn(P) -> Result<T, Failure> + Sync,
+) -> Result<Vec<T>, Failure> {
+    std::thread::scope(|scope| {
+        let call = &call;
+        let threads = parts.map(|part| scope.spawn(move || call(part)));
+        let joined = threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.into_iter().collect()
+    })
 }
 
 /// The key and the value of each link, and the hash of its institution.
@@ -222,21 +293,28 @@ fn encoded(puts: &[Put]) -> Vec<(Vec<u8>, Vec<u8>, Option<NameHash>)> {
     })
 }
 
-/// The newest state of each link in the order of the ids, and what follows from the links.
-struct Sorted {
-    links: Spool,
-    index: Sorter,
+/// Writes the newest state of each link of one part, in the order of the ids, and collects what follows from the links.
+struct Links<'a> {
+    filler: Filler<'a>,
+    written: Written,
+}
+
+/// What follows from the links of one part.
+struct Written {
+    /// The index keys, by their part ([`part_of_index`]).
+    index: [Sorter; WRITERS],
     content: Content,
     counts: BTreeMap<NameHash, StateCounts>,
 }
 
-impl Sorted {
-    fn new(directory: &Path) -> io::Result<Self> {
-        let (links, index) = (Spool::new(directory)?, Sorter::new(directory, RUN_BYTES)?);
-        Ok(Self { links, index, content: Content::default(), counts: BTreeMap::new() })
+impl<'a> Links<'a> {
+    fn new(database: &'a Database, directory: &Path) -> io::Result<Self> {
+        let index = sorters(directory, INDEX_RUN_BYTES)?;
+        let written = Written { index, content: Content::default(), counts: BTreeMap::new() };
+        Ok(Self { filler: Filler::new(database), written })
     }
 
-    fn take_all(&mut self, mut entries: Merge) -> Result<(), Failure> {
+    fn write(mut self, mut entries: Merge) -> Result<Written, Failure> {
         let mut newest: Option<Found> = None;
         while let Some((key, value)) = entries.next()? {
             let (head, labels) = format::decode_head(&key, unseal(&key, &value)?)?;
@@ -252,80 +330,24 @@ impl Sorted {
                 None => newest = Some(found),
             }
         }
-        newest.map_or(Ok(()), |last| self.take(last))
+        newest.map_or(Ok(()), |last| self.take(last))?;
+        self.filler.end()?;
+        Ok(self.written)
     }
 
     fn take(&mut self, Found { key, value, head, labels }: Found) -> Result<(), Failure> {
+        let Written { index, content, counts } = &mut self.written;
         let id = key.strip_prefix(LINK_PREFIX).and_then(format::parse_link_id);
         let id = id.ok_or_else(|| format::corrupt(&key, "not a link id"))?;
-        self.content.add(&key, &value);
-        self.content.links.replace(&id, None, head.version);
-        self.content.by_state.add(head.state, 1)?;
+        content.add(&key, &value);
+        content.links.replace(&id, None, head.version);
+        content.by_state.add(head.state, 1)?;
         if let Some(institution) = labels.institution() {
-            self.counts.entry(institution).or_default().add(head.state, 1)?;
+            counts.entry(institution).or_default().add(head.state, 1)?;
         }
         for key in index::keys(&id, &head, &labels) {
-            self.index.push(&key, &[])?;
+            index[part_of_index(&key)].push(&key, &[])?;
         }
-        self.links.push(&key, &value)?;
-        Ok(())
-    }
-}
-
-/// All entries of the database in the order of their keys.
-struct InOrder<O: Iterator<Item = Entry>> {
-    links: Merge,
-    index: Merge,
-    others: std::iter::Peekable<O>,
-}
-
-impl<O: Iterator<Item = Entry>> InOrder<O> {
-    fn next(&mut self) -> io::Result<Option<Entry>> {
-        let Self { links, index, others } = self;
-        let of_others = others.peek().map(|(key, _)| key.as_slice());
-        let keys = [links.next_key(), index.next_key(), of_others];
-        // Every key is in one of the three only.
-        let first = (0..keys.len()).filter(|&source| keys[source].is_some()).min_by_key(|&source| keys[source]);
-        match first {
-            Some(0) => links.next(),
-            Some(1) => index.next(),
-            Some(_) => Ok(others.next()),
-            None => Ok(None),
-        }
-    }
-}
-
-/// Writes all entries, in a thread of its own, while this one reads the next ones.
-fn write(database: &Database, mut entries: InOrder<impl Iterator<Item = Entry>>) -> Result<(), Failure> {
-    let (hand_over, handed_over) = std::sync::mpsc::sync_channel::<Vec<Entry>>(WAITING_MAX);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(move || {
-            let mut filler = Filler::new(database);
-            handed_over.into_iter().flatten().try_for_each(|entry| filler.push(entry))?;
-            filler.end()
-        });
-        let read = read_all(&mut entries, &hand_over);
-        drop(hand_over);
-        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        written.map_err(Failure::from).and(read.map_err(Failure::from))
-    })
-}
-
-/// Reads until the end, or until the writer has failed.
-fn read_all(
-    entries: &mut InOrder<impl Iterator<Item = Entry>>,
-    hand_over: &std::sync::mpsc::SyncSender<Vec<Entry>>,
-) -> io::Result<()> {
-    loop {
-        let mut piece = Vec::with_capacity(HANDED_OVER);
-        while piece.len() < HANDED_OVER
-            && let Some(entry) = entries.next()?
-        {
-            piece.push(entry);
-        }
-        let is_last = piece.len() < HANDED_OVER;
-        if hand_over.send(piece).is_err() || is_last {
-            return Ok(());
-        }
+        Ok(self.filler.push((key, value))?)
     }
 }

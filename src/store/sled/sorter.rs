@@ -14,9 +14,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// The bytes of entries that are sorted in memory. A run has about as many.
-pub(super) const RUN_BYTES: usize = 16 << 20;
-
 /// The bytes that a merge reads of a run at once. A hundred runs, of some five million links, take 6 MB.
 const READ_BYTES: usize = 64 << 10;
 
@@ -78,55 +75,15 @@ impl Sorter {
     ///
     /// # Errors
     /// The failure of the disk.
-    pub(super) fn merge(mut self) -> io::Result<Merge> {
-        self.write_run()?;
-        Merge::of(self.file, &self.ends)
-    }
-}
-
-/// Keeps entries that are in order already in a temporary file.
-#[derive(Debug)]
-pub(super) struct Spool {
-    writer: BufWriter<File>,
-    buffer: Vec<u8>,
-    length: u64,
-}
-
-impl Spool {
-    /// A spool with a temporary file in this directory.
-    ///
-    /// # Errors
-    /// The failure of the disk.
-    pub(super) fn new(directory: &Path) -> io::Result<Self> {
-        let writer = BufWriter::with_capacity(READ_BYTES, tempfile::tempfile_in(directory)?);
-        Ok(Self { writer, buffer: Vec::new(), length: 0 })
-    }
-
-    /// Adds the entry after the last one.
-    ///
-    /// # Errors
-    /// The failure of the disk.
-    pub(super) fn push(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        self.buffer.clear();
-        encode(key, value, &mut self.buffer)?;
-        self.length += self.buffer.len() as u64;
-        self.writer.write_all(&self.buffer)
-    }
-
-    /// The entries in their order.
-    ///
-    /// # Errors
-    /// The failure of the disk.
-    pub(super) fn read(self) -> io::Result<Merge> {
-        let file = self.writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Merge::of(file, &[self.length])
+    pub(super) fn merge(self) -> io::Result<Merge> {
+        Merge::of_all(vec![self])
     }
 }
 
 /// Entries in order.
 #[derive(Debug)]
 pub(super) struct Merge {
-    file: File,
+    files: Vec<File>,
     runs: Vec<Run>,
     /// The next entry of each run. Of the same keys, the first run has the first one.
     next: BinaryHeap<Reverse<NextEntry>>,
@@ -137,6 +94,8 @@ type NextEntry = (Vec<u8>, usize, Vec<u8>);
 
 #[derive(Debug)]
 struct Run {
+    /// The place of its file among the files.
+    file: usize,
     /// The next byte of the file that is not in the buffer.
     at: u64,
     end: u64,
@@ -146,20 +105,24 @@ struct Run {
 }
 
 impl Merge {
-    /// `ends`: where each run ends in the file.
-    fn of(file: File, ends: &[u64]) -> io::Result<Self> {
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let runs = starts.zip(ends).map(|(at, &end)| Run { at, end, buffer: Vec::new(), read: 0 });
-        let mut merge = Self { file, runs: runs.collect(), next: BinaryHeap::new() };
+    /// The entries of several sorters. Of the same keys, those of the first sorter come first.
+    ///
+    /// # Errors
+    /// The failure of the disk.
+    pub(super) fn of_all(sorters: Vec<Sorter>) -> io::Result<Self> {
+        let mut merge = Self { files: Vec::new(), runs: Vec::new(), next: BinaryHeap::new() };
+        for (number, mut sorter) in sorters.into_iter().enumerate() {
+            sorter.write_run()?;
+            let Sorter { file, ends, .. } = sorter;
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let runs = starts.zip(&ends).map(|(at, &end)| Run { file: number, at, end, buffer: Vec::new(), read: 0 });
+            merge.runs.extend(runs);
+            merge.files.push(file);
+        }
         for run in 0..merge.runs.len() {
             merge.advance(run)?;
         }
         Ok(merge)
-    }
-
-    /// The key of the next entry.
-    pub(super) fn next_key(&self) -> Option<&[u8]> {
-        self.next.peek().map(|Reverse((key, ..))| key.as_slice())
     }
 
     /// The next entry.
@@ -173,8 +136,8 @@ impl Merge {
     }
 
     fn advance(&mut self, run: usize) -> io::Result<()> {
-        let Self { file, runs, next } = self;
-        let entry = runs.get_mut(run).map(|run| run.next(file)).transpose()?.flatten();
+        let Self { files, runs, next } = self;
+        let entry = runs.get_mut(run).map(|run| run.next(&mut files[run.file])).transpose()?.flatten();
         next.extend(entry.map(|(key, value)| Reverse((key, run, value))));
         Ok(())
     }
@@ -258,7 +221,6 @@ mod tests {
             let mut expected = entries;
             expected.sort_by(|(one, _), (other, _)| one.cmp(other));
             for entry in expected {
-                prop_assert_eq!(merge.next_key(), Some(&entry.0[..]));
                 prop_assert_eq!(merge.next().unwrap(), Some(entry));
             }
             prop_assert_eq!(merge.next().unwrap(), None);
