@@ -1,4 +1,5 @@
-//! The store with many links: the rebuild from `KV_links`, the start, the first page of each filter, the summary, the memory and the size.
+//! The store with many links: the rebuild from `KV_links`, the start, the first page of each filter, the
+//! summary, the memory and the size.
 //!
 //! `cargo bench --bench store -- --links 1000000` sets the number of links. The default is small, so that CI can run it. It asserts the
 //! results and no times.
@@ -16,8 +17,10 @@ mod measure;
 mod support;
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
+use async_nats::Client;
 use measure::{Machine, cpu, cpu_between, disk_bytes, resident_bytes};
 use relink::clock;
 use relink::contract::{At, Because, Origin, OriginKind, Record, StateWord};
@@ -25,13 +28,18 @@ use relink::link::{
     Cause, Episode, EpisodeNumber, Link, LinkId, Policy, PolicySettings, Prompt, State, StateName, Timestamp,
 };
 use relink::nats::batch::BatchMessage;
+use relink::nats::connection::Access;
 use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
 use relink::node::Phase;
 use relink::store::{Query, SledStore, Store};
+use secrecy::{ExposeSecret, SecretString};
 use support::TestNats;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio_util::sync::CancellationToken;
+
+/// The environment of a process that only starts: the directory of its store, and the address of NATS with its login.
+const ONLY_START: [&str; 2] = ["RELINK_BENCH_STORE", "RELINK_BENCH_NATS"];
 
 const DEFAULT_LINKS: usize = 2_000;
 
@@ -54,6 +62,9 @@ const SHARED: &str = "test";
 #[tokio::main]
 async fn main() {
     let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).try_init();
+    if let [Ok(directory), Ok(url)] = ONLY_START.map(std::env::var) {
+        return only_start(Path::new(&directory), url.into()).await;
+    }
     let arguments: Vec<String> = std::env::args().collect();
     let given = arguments.iter().position(|argument| argument == "--links").and_then(|at| arguments.get(at + 1));
     let links = given.map_or(DEFAULT_LINKS, |count| count.parse().expect("--links takes a number"));
@@ -144,12 +155,12 @@ fn open(directory: &Path) -> SledStore {
 }
 
 /// Runs a node until every partition runs.
-async fn run(nats: &TestNats, store: SledStore) -> (CancellationToken, JoinHandle<Result<(), NodeError>>) {
+async fn run(client: Client, store: SledStore) -> (CancellationToken, JoinHandle<Result<(), NodeError>>) {
     let policy = Policy::new(PolicySettings { can_verify: true, ..PolicySettings::default() });
     let policy = policy.expect("the defaults are in range");
     let (subjects, owner) = (Subjects::default(), "bench".to_owned());
     let options = NodeOptions { subjects, partitions: PARTITIONS, owner, policy };
-    let node = Node::new(nats.connect().await, options, store);
+    let node = Node::new(client, options, store);
     let (mut phase, shutdown) = (node.phase(), CancellationToken::new());
     let task = tokio::spawn(node.run(shutdown.clone()));
     phase.wait_for(|phase| *phase == Phase::Running).await.map(drop).expect("the node runs");
@@ -164,7 +175,7 @@ async fn stop((shutdown, task): (CancellationToken, JoinHandle<Result<(), NodeEr
 async fn rebuild(nats: &TestNats, directory: &Path, links: usize) {
     let store = block_in_place(|| open(directory));
     let (before, began) = (cpu(nats), clock::instant());
-    let running = run(nats, store.clone()).await;
+    let running = run(nats.connect().await, store.clone()).await;
     let (took, cpu) = (began.elapsed(), cpu_between(before, cpu(nats)));
     let memory = resident_bytes("self").unwrap_or_default() >> 20;
     let counted: u64 = store.count().expect("the store can be read").values().sum();
@@ -183,17 +194,29 @@ async fn rebuild(nats: &TestNats, directory: &Path, links: usize) {
     );
 }
 
+/// Starts in a process of its own, so that the memory is that of a node that has not rebuilt its store.
 async fn start(nats: &TestNats, directory: &Path) {
+    let url = nats.server.url_with_login();
+    let [store, address] = ONLY_START;
+    let mut command = tokio::process::Command::new(std::env::current_exe().expect("this program"));
+    command.env(store, directory).env(address, url.expose_secret());
+    let output = command.stderr(Stdio::inherit()).output().await.expect("this program can be run");
+    assert!(output.status.success(), "the start failed");
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+}
+
+async fn only_start(directory: &Path, url: SecretString) {
+    let access = Access::of_urls([url.expose_secret()]).expect("an address");
+    let client = access.connect("bench").await.expect("nats-server takes connections");
     let began = clock::instant();
     let store = block_in_place(|| open(directory));
     let opened = began.elapsed();
-    let running = run(nats, store).await;
+    let running = run(client, store).await;
     let started = began.elapsed();
     let memory = resident_bytes("self").unwrap_or_default() >> 20;
     stop(running).await;
-    println!("| memory after a start in the same process | {memory} MB |");
     println!(
-        "| a start: the store is opened and checked, and the node runs | {:.2} s, {:.2} s |",
+        "| a start: the store is opened and checked, and the node runs; memory | {:.2} s, {:.2} s; {memory} MB |",
         opened.as_secs_f64(),
         started.as_secs_f64()
     );
