@@ -115,11 +115,16 @@ impl Visit for PrintableLine<'_> {
     }
 }
 
-/// Whether an event with this metadata contains no body, whatever the filter selects: at `TRACE` the crates that
-/// relink uses log the data that they send and receive; async-nats logs whole messages.
+/// Whether an event with this metadata contains no body, whatever the filter selects. At `TRACE` the crates that relink uses log the data
+/// that they send and receive. async-nats logs whole messages at `TRACE`, and at `DEBUG` the answers of JetStream, which have messages in
+/// them.
 pub fn shows_no_body(metadata: &Metadata<'_>) -> bool {
-    let ours = metadata.target().split("::").next() == Some("relink");
-    ours || *metadata.level() <= Level::DEBUG
+    let most = match metadata.target().split("::").next() {
+        Some("relink") => Level::TRACE,
+        Some("async_nats") => Level::INFO,
+        Some(_) | None => Level::DEBUG,
+    };
+    *metadata.level() <= most
 }
 
 /// The exporter of the metrics of this process. The first call installs the recorder; later calls share it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use strum::VariantArray;
 use subtle::{Choice, ConstantTimeEq};
@@ -130,6 +131,20 @@ impl Tokens {
 }
 
 impl Caller {
+    /// Removes the repair links from the body of a message, unless the holder may make tokens for a user's bank connection itself: whoever
+    /// has a repair link gets such a token from its page.
+    pub(super) fn hide_repair_links(&self, body: &mut Value) {
+        const REPAIR_URL: &str = "repair_url";
+        if self.scopes.contains(&Scope::Repair) {
+            return;
+        }
+        let Value::Object(fields) = body else { return };
+        fields.remove(REPAIR_URL);
+        for others in fields.values_mut().filter_map(Value::as_array_mut) {
+            others.iter_mut().filter_map(Value::as_object_mut).for_each(|other| drop(other.remove(REPAIR_URL)));
+        }
+    }
+
     /// The name of the token; `None` if it has none.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()

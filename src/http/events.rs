@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::SharedServer;
+use super::auth::Caller;
 use super::connection::{ClientGone, Stopping};
 use super::parameters::{Query, bad};
 use super::problem::{Kind, Problem};
@@ -56,6 +57,7 @@ struct Watch {
     until: Instant,
     stop: CancellationToken,
     gone: CancellationToken,
+    caller: Caller,
     is_first: bool,
     _slot: OwnedSemaphorePermit,
 }
@@ -64,6 +66,7 @@ pub(super) async fn watch(
     State(server): State<SharedServer>,
     Extension(Stopping(stop)): Extension<Stopping>,
     Extension(ClientGone(gone)): Extension<ClientGone>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     query: Query,
 ) -> Result<Response, Problem> {
@@ -96,7 +99,7 @@ pub(super) async fn watch(
     };
     let reader = server.events.reader(after, Selection { link: link.as_ref(), kinds, types }).await?;
     let until = Instant::now() + Duration::from_secs(wait);
-    let watch = Watch { reader, wanted, until, stop, gone, is_first: true, _slot: slot };
+    let watch = Watch { reader, wanted, until, stop, gone, caller, is_first: true, _slot: slot };
     let mut response =
         Sse::new(events(watch)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response();
     // Proxies such as nginx keep back an answer that they may buffer.
@@ -140,8 +143,9 @@ fn events(watch: Watch) -> impl Stream<Item = Result<Event, EventsError>> + Send
                     watch.is_first = read.len() == BATCH && !watch.stop.is_cancelled();
                     // An event without data moves the `Last-Event-ID` of the client, and is not shown.
                     let reached = read.last().map(|last| Event::default().id(last.sequence.to_string()));
-                    let wanted = read.iter().filter(|event| watch.wanted.includes(event)).map(server_sent);
-                    let events: Vec<_> = wanted.chain(reached).map(Ok).collect();
+                    let wanted = read.into_iter().filter(|event| watch.wanted.includes(event));
+                    let events = wanted.map(|event| server_sent(event, &watch.caller));
+                    let events: Vec<_> = events.chain(reached).map(Ok).collect();
                     return Some((stream::iter(events), Some(watch)));
                 }
                 // The client asks again, with the id of the last event.
@@ -155,8 +159,9 @@ fn events(watch: Watch) -> impl Stream<Item = Result<Event, EventsError>> + Send
     batches.flatten()
 }
 
-fn server_sent(event: &StreamEvent) -> Event {
-    let text = serde_json::to_string(event).unwrap_or_default();
+fn server_sent(mut event: StreamEvent, caller: &Caller) -> Event {
+    caller.hide_repair_links(&mut event.body);
+    let text = serde_json::to_string(&event).unwrap_or_default();
     Event::default().id(event.sequence.to_string()).data(text)
 }
 

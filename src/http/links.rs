@@ -7,6 +7,7 @@ use axum::{Extension, Json};
 use strum::VariantArray;
 
 use super::SharedServer;
+use super::auth::Caller;
 use super::connection::ClientGone;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
@@ -69,9 +70,10 @@ pub(super) async fn show(
 
 pub(super) async fn history(
     State(server): State<SharedServer>,
+    Extension(caller): Extension<Caller>,
     LinkInPath(id): LinkInPath,
 ) -> Result<Json<HistoryOfLink>, Problem> {
-    let read = server.histories.read(&id).await.map_err(|error| {
+    let mut read = server.histories.read(&id).await.map_err(|error| {
         Problem::new(Kind::Unavailable, "The history could not be read from NATS; try again.")
             .retry_after_secs(1)
             .log_detail(error)
@@ -79,6 +81,7 @@ pub(super) async fn history(
     if read.entries.is_empty() {
         return Err(unknown_link(&id));
     }
+    read.entries.iter_mut().for_each(|entry| caller.hide_repair_links(&mut entry.body));
     Ok(Json(HistoryOfLink { link_id: id.to_string(), entries: read.entries, truncated: read.truncated }))
 }
 

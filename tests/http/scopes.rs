@@ -60,3 +60,21 @@ async fn an_input_carries_the_name_of_the_token_and_never_the_token() {
         !format!("{headers:?}").contains("t-secret") && !String::from_utf8_lossy(body).contains("t-secret")
     }));
 }
+
+/// Whoever has a repair link gets a token for the user's bank connection from its page.
+#[tokio::test]
+async fn only_a_token_that_may_repair_reads_repair_links() {
+    let bench = Bench::with(&[("RELINK_NAMED_API_TOKENS", "support:read:t-read,app:read+repair:t-app")]).await;
+    let other = json!({"link_id": "other", "institution": "erebor", "episode": 1, "repair_url": "https://r/repair/2"});
+    let body = json!({"type": "update_required", "repair_url": "https://r/repair/1", "also_broken": [other]});
+    let subject = format!("link.notice.update_required.{LINK}");
+    bench.nats.context.publish(subject, body.to_string().into()).await.unwrap().await.unwrap();
+    for path in [format!("/v1/links/{LINK}/history"), "/v1/events?wait=0&after=0".to_owned()] {
+        let read = async |token: &str| answer(bench.request(Method::GET, &path).bearer_auth(token)).await;
+        let (support, app) = (read("t-read").await, read("t-app").await);
+        assert_eq!((support.status, app.status), (200, 200), "{}{}", support.text, app.text);
+        assert!(support.text.contains("update_required") && support.text.contains("other"), "{}", support.text);
+        assert!(!support.text.contains("https://r/repair"), "{}", support.text);
+        assert!(app.text.contains("https://r/repair/1") && app.text.contains("https://r/repair/2"), "{}", app.text);
+    }
+}
