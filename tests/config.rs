@@ -335,6 +335,17 @@ fn the_repair_page_needs_its_address_its_keys_and_belvos() {
     assert!(without_belvo.problem().contains("also needs belvo.url"));
     let address = belvo(given()).env("RELINK_REPAIR_BASE_URL", "r.example.com/?x").env("RELINK_REPAIR_KEYS", KEY);
     assert!(address.problem().contains("such as https://relink.example.com"));
+    let cut = belvo(given()).env("RELINK_REPAIR_BASE_URL", "https://r.example.com/a b").env("RELINK_REPAIR_KEYS", KEY);
+    assert!(cut.problem().contains("such as https://relink.example.com"), "a mail program would cut the address off");
+    let too_long = belvo(given()).env("RELINK_REPAIR_EXPIRES", "91d").problem();
+    assert!(too_long.contains("must be from 1h to 90d"), "{too_long}");
+}
+
+#[test]
+fn a_time_zone_must_exist_also_without_quiet_hours() {
+    let zone = given().env("RELINK_POLICY_TIME_ZONE", "Mars/Olympus").problem();
+    assert!(zone.contains("policy.time_zone must be the name of a time zone"), "{zone}");
+    given().env("RELINK_POLICY_TIME_ZONE", "America/Mexico_City").config();
 }
 
 #[test]

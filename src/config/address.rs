@@ -11,10 +11,12 @@ pub(super) fn has_api_path(address: &str) -> bool {
     is_api || url.query().is_some() || url.fragment().is_some()
 }
 
-/// Whether it is an http or https address without a user.
+/// Whether it is an http or https address without a user. An address with a blank is refused: a mail program would cut it off there, and
+/// in a header it would end the address.
 pub(super) fn is_http(address: &str) -> bool {
-    Url::parse(address)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty())
+    let is_one_word = !address.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+    let is_web = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty();
+    is_one_word && Url::parse(address).is_ok_and(is_web)
 }
 
 /// Whether an address leads to this machine.

@@ -79,7 +79,14 @@ impl Config {
 
 fn read_quiet_hours(reader: &mut Reader) -> Option<QuietHours> {
     let zone = reader.text("policy.time_zone");
-    let hours = reader.text("policy.quiet_hours")?;
+    let Some(hours) = reader.text("policy.quiet_hours") else {
+        // A time zone that does not exist is a mistake also while no hours are quiet.
+        let checked = zone.map(|zone| QuietHours::check_zone(&zone));
+        if let Some(Err(error)) = checked {
+            reader.reject("policy.time_zone", error.to_string());
+        }
+        return None;
+    };
     let hours: QuietHours = match hours.parse() {
         Ok(hours) => hours,
         Err(error) => {

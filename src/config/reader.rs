@@ -127,7 +127,7 @@ impl Reader {
     pub(super) fn span_within(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Duration {
         let read = self.read(key, |raw| {
             let span = parse_span(text(raw)?)?;
-            let [least, most] = [range.start(), range.end()].map(|end| humantime::format_duration(*end).to_string());
+            let [least, most] = [range.start(), range.end()].map(|end| in_days(*end));
             if range.contains(&span) { Ok(span) } else { Err(format!("must be from {least} to {most}")) }
         });
         read.unwrap_or_default()
@@ -199,6 +199,16 @@ fn hide(text: &str) -> Result<SecretString, String> {
         return Err(format!("must be the secret itself, on one line; `{SET}` is only its placeholder in check-config"));
     }
     Ok(SecretString::from(text))
+}
+
+/// A span as in a setting, such as `90d`; the crate would write two months and some days.
+fn in_days(span: Duration) -> String {
+    const DAY_SECS: u64 = 86_400;
+    let days = span.as_secs() / DAY_SECS;
+    if days > 0 && span == Duration::from_secs(days * DAY_SECS) {
+        return format!("{days}d");
+    }
+    humantime::format_duration(span).to_string()
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {

@@ -74,6 +74,14 @@ impl QuietHours {
         Ok(Self { zone: Some(zone), ..self })
     }
 
+    /// Whether there is a time zone with this name (IANA).
+    ///
+    /// # Errors
+    /// [`NotATimeZone`]: the name is unknown.
+    pub fn check_zone(name: &str) -> Result<(), NotATimeZone> {
+        TimeZone::get(name).map(drop).map_err(|_| NotATimeZone)
+    }
+
     /// The first time at or after `at` that is outside of the quiet hours of a link's user.
     pub fn end(&self, at: Timestamp, profile: &Profile) -> Timestamp {
         let zones = match &self.zone {
