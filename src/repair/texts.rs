@@ -114,8 +114,9 @@ const EN: Texts = Texts {
     all_set: message("All set", "{bank} is connected again. There is nothing else to do."),
     already_repaired: message("This is already fixed", "{bank} is connected again. There is nothing to do."),
     replaced: message(
-        "There is a newer link",
-        "This link is from an earlier message. Open the link in the newest message from {brand}.",
+        "This link is out of date",
+        "It is from an earlier message. If {brand} has sent you a newer one, open the link in it. If not, there is nothing to do now: \
+         {brand} writes to you when you are needed.",
     ),
     removed: message(
         "This connection was removed",
@@ -187,8 +188,9 @@ const ES: Texts = Texts {
     all_set: message("Todo listo", "{bank} está conectado otra vez. No tienes que hacer nada más."),
     already_repaired: message("Ya está arreglado", "{bank} está conectado otra vez. No tienes que hacer nada."),
     replaced: message(
-        "Hay un enlace más nuevo",
-        "Este enlace es de un mensaje anterior. Abre el enlace del mensaje más reciente de {brand}.",
+        "Este enlace ya no sirve",
+        "Es de un mensaje anterior. Si {brand} te envió uno más nuevo, abre el enlace de ese mensaje. Si no, por ahora no tienes que \
+         hacer nada: {brand} te escribirá cuando haga falta.",
     ),
     removed: message(
         "Esta conexión se eliminó",
@@ -260,8 +262,9 @@ const PT: Texts = Texts {
     all_set: message("Tudo pronto", "{bank} está conectado novamente. Você não precisa fazer mais nada."),
     already_repaired: message("Já está resolvido", "{bank} está conectado novamente. Você não precisa fazer nada."),
     replaced: message(
-        "Há um link mais novo",
-        "Este link é de uma mensagem anterior. Abra o link da mensagem mais recente de {brand}.",
+        "Este link não vale mais",
+        "Ele é de uma mensagem anterior. Se {brand} enviou uma mais nova, abra o link dela. Se não, por enquanto não há nada a fazer: \
+         {brand} escreverá quando for preciso.",
     ),
     removed: message(
         "Esta conexão foi removida",
