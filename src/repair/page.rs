@@ -313,11 +313,17 @@ impl Filler<'_> {
             Trouble::BankDown => texts.bank_down,
             Trouble::BankDownAndPromised => texts.bank_down_and_promised,
         });
+        // While the bank is down there is nothing to type.
+        let is_wait = trouble.is_some()
+            && matches!(
+                self.page.shown,
+                Shown::View(View::NeedsYou(Need::Credentials | Need::Token | Need::Institution))
+            );
         let note = if self.page.cannot_start { Some(texts.cannot_start) } else { trouble };
         let back =
             brand.return_url.as_deref().map(|url| html! { a class="button" href=(url) { (self.fill(texts.back)) } });
         html! {
-            p { (self.fill(lead)) }
+            @if !is_wait { p { (self.fill(lead)) } }
             @if let Some(note) = note { p class="note" role="status" { (self.fill(note)) } }
             @match &self.page.shown {
                 Shown::View(View::NeedsYou(Need::Consent)) => (self.form(&Person::default(), Mistakes::default())),

@@ -165,7 +165,7 @@ const stories = {
     const user = await User.with({ phone: true });
     for (const [name, url, title] of [
       ["expired", link.signed({ expires: 1_700_000_000 }), "This link has expired"],
-      ["replaced", link.signed({ episode: 7 }), "There is a newer link"],
+      ["replaced", link.signed({ episode: 7 }), "This link is out of date"],
       ["foreign", link.signed({ key: "the-key-of-somebody-else-is-long-too" }), "This link does not work"],
       ["tampered", link.url.slice(0, -2), "This link does not work"],
     ]) {

@@ -135,6 +135,17 @@ async fn a_look_at_the_page_mints_nothing_and_publishes_nothing() {
 }
 
 #[tokio::test]
+async fn relink_is_asked_to_read_a_link_that_belvo_does_not_have() {
+    let scene = Scene::new().await;
+    let token = scene.open();
+    scene.sandbox.control().wipe();
+    assert_eq!(scene.post(&token, "").await.status, 502, "nothing decides here whether the link was deleted");
+    assert_eq!(scene.post(&format!("{token}/check"), "").await.body, json!({"view": "needs_you"}));
+    let inputs = scene.inputs().await;
+    assert_eq!(inputs.iter().map(|input| &input["command"]).collect::<Vec<_>>(), ["verify", "verify"]);
+}
+
+#[tokio::test]
 async fn while_the_bank_is_down_the_page_says_so_and_reports_that_its_user_waits() {
     for (policy, waiting) in [("off", 0), ("repair", 1)] {
         let scene = Scene::with(&[("RELINK_POLICY_INSTITUTION_NOTICES", policy)]).await;
@@ -155,6 +166,7 @@ async fn while_the_bank_is_down_the_page_says_so_and_reports_that_its_user_waits
         let (token, expected) = (scene.open(), json!({"view": "needs_you", "trouble": "bank_down"}));
         let page = scene.get(&format!("{token}?locale=en")).await;
         assert!(page.text.contains("there is nothing to do now"), "{}", page.text);
+        assert!(!page.text.contains("Enter your current"), "{}", page.text);
         // Nobody promises a message before relink has noted that the user waits.
         assert!(!page.text.contains("will write to you"), "{}", page.text);
         assert!(scene.inputs().await.is_empty(), "a look publishes nothing");
@@ -263,7 +275,7 @@ async fn an_address_is_useless_when_its_episode_or_its_time_is_over() {
     let updating = |number| State::Updating { episode: episode(number, Cause::Credentials), phase: with_user };
     for (state, token, status, title) in [
         (broken(2), scene.token(2, early), 410, "This link has expired"),
-        (broken(3), scene.open(), 410, "There is a newer link"),
+        (broken(3), scene.open(), 410, "This link is out of date"),
         (State::Removed, scene.open(), 410, "This connection was removed"),
         (State::Valid { suspicion: None }, scene.open(), 200, "This is already fixed"),
         (State::Valid { suspicion: None }, scene.token(2, early), 200, "This is already fixed"),

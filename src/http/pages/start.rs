@@ -3,8 +3,9 @@
 //!
 //! An update-mode token has Belvo's status of the link in it, which saves a call. If the status is `valid`, or if the
 //! token does not have it, the link is read. The observation is published only if the machine would end the episode by
-//! it; then the page says that nothing is left to do. `POST /repair/{token}/check` does the same without a token: an
-//! open page sends it once, so a link that works again needs no click. While the institution is down, it publishes that the user waits.
+//! it; then the page says that nothing is left to do. If Belvo does not have the link, relink is asked to read it.
+//! `POST /repair/{token}/check` does the same without a token: an open page sends it once, so a link that works again
+//! needs no click. While the institution is down, it publishes that the user waits.
 
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ use super::{
 use crate::belvo::{CallError, Client, LinkRead, Meaning, WidgetToken, translate};
 use crate::clock::Clock;
 use crate::config::WidgetPlace;
-use crate::contract::{At, InputKind, Observation, ReadOutcome, Source, Widget};
-use crate::link::{InstitutionNotices, Link, step};
+use crate::contract::{At, Command, CommandName, InputKind, Observation, ReadOutcome, Source, Widget};
+use crate::link::{InstitutionNotices, Link, StateName, step};
 use crate::repair::{Locale, Mistakes, Need, Person, Shown, Trouble, WidgetOnPage};
 
 /// How long the user waits for Belvo's token.
@@ -93,17 +94,17 @@ pub(super) async fn start(
     let token = match mint(&server, pages, belvo, link, &callbacks, person).await {
         Ok(token) => token,
         Err(problem) => {
+            // Belvo mints no token for a link that was deleted there.
+            if is_settled(&server, pages, opened, link, None).await {
+                return draw_anew(&server, pages, &visit, opened).await;
+            }
             let mut page = cannot_start().await;
             log_as(&mut page, &problem);
             return page;
         }
     };
-    if works_again(&server, pages, opened, link, token.link_status.as_deref()).await {
-        let repaired = look_up(&server, opened.claims.clone()).await;
-        return match repaired {
-            Ok(repaired) => draw(&server, pages, &visit, Some(&repaired)).await,
-            Err(problem) => not_now(pages, &visit, problem),
-        };
+    if is_settled(&server, pages, opened, link, token.link_status.as_deref()).await {
+        return draw_anew(&server, pages, &visit, opened).await;
     }
     if let Err(problem) = publish_started(&server, &link.id, &token).await {
         return not_now(pages, &visit, problem);
@@ -121,6 +122,14 @@ pub(super) async fn start(
     }
 }
 
+/// Draws the page of the link as it is now.
+async fn draw_anew(server: &Server, pages: &Pages, visit: &Visit, opened: &Opened) -> Response {
+    match look_up(server, opened.claims.clone()).await {
+        Ok(changed) => draw(server, pages, visit, Some(&changed)).await,
+        Err(problem) => not_now(pages, visit, problem),
+    }
+}
+
 pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
     let mut opened = match open(&server, pages, &visit.token).await {
@@ -130,7 +139,7 @@ pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> R
     };
     let is_broken = matches!(opened.view, View::NeedsYou(need) if need != Need::Nothing);
     let Some(link) = opened.link.as_ref().filter(|_| is_broken) else { return state_as_json(Some(&opened)) };
-    let has_changed = (pages.checks.allows(&link.id) && works_again(&server, pages, &opened, link, None).await)
+    let has_changed = (pages.checks.allows(&link.id) && is_settled(&server, pages, &opened, link, None).await)
         || (opened.trouble == Some(Trouble::BankDown) && notes_waiting(&server, pages, link).await);
     if has_changed {
         match look_up(&server, opened.claims.clone()).await {
@@ -228,13 +237,17 @@ fn widget_address(
     Ok(url)
 }
 
-/// Whether Belvo says that the link works again, and the episode is over by that. `status` is what is known already.
-async fn works_again(server: &Server, pages: &Pages, opened: &Opened, link: &Link, status: Option<&str>) -> bool {
+/// Whether Belvo says that the link works again or was deleted, and the episode is over by that. `status` is what is known already.
+async fn is_settled(server: &Server, pages: &Pages, opened: &Opened, link: &Link, status: Option<&str>) -> bool {
     let Some(belvo) = &server.belvo else { return false };
     if status.is_some_and(|status| status != "valid") {
         return false;
     }
-    let Ok(observations) = timeout(READ_MAX, read(belvo, &server.clock, link)).await else { return false };
+    let observations = match timeout(READ_MAX, read(belvo, &server.clock, link)).await {
+        Ok(Said::Works(observations)) => observations,
+        Ok(Said::Missing) => return is_removed(server, link).await,
+        Ok(Said::Nothing) | Err(_) => return false,
+    };
     // The machine is asked before anything is published: what does not end the episode is not worth an input.
     let mut observed = link.clone();
     let now = server.clock.now();
@@ -257,8 +270,30 @@ async fn works_again(server: &Server, pages: &Pages, opened: &Opened, link: &Lin
     wait_for(server, &link.id, HEAL_MAX, is_over).await
 }
 
-/// What Belvo says about the consent and the link; empty if the link does not work.
-async fn read(belvo: &Client, clock: &Clock, link: &Link) -> Vec<Vec<u8>> {
+/// Lets relink read the link, which Belvo does not have: many missing links at once are no deletions, and the job that reads links decides
+/// about that. Returns whether the link was removed soon.
+async fn is_removed(server: &Server, link: &Link) -> bool {
+    let reason = Some("Belvo did not have the link when its user opened the repair page".to_owned());
+    let command = Command { schema_version: None, command: CommandName::Verify, until: None, by: None, reason };
+    let body = serde_json::to_vec(&command).expect("a command has string keys");
+    if let Err(problem) = server.store_input(InputKind::Command, &link.id, Bytes::from(body)).await {
+        tracing::warn!(link.id = %link.id, "that a link is missing could not be stored as an input: {}", problem.detail());
+        return false;
+    }
+    wait_for(server, &link.id, HEAL_MAX, |link| link.state.name() == StateName::Removed).await
+}
+
+/// What Belvo says about a broken link.
+enum Said {
+    /// It works again: observations of the consent and the link.
+    Works(Vec<Vec<u8>>),
+    /// Belvo does not have it.
+    Missing,
+    /// Nothing that ends the episode.
+    Nothing,
+}
+
+async fn read(belvo: &Client, clock: &Clock, link: &Link) -> Said {
     let observed_at = At(clock.now());
     let body = |outcome| {
         let observation = Observation { schema_version: None, observed_at, source: Source::Verify, outcome };
@@ -266,7 +301,8 @@ async fn read(belvo: &Client, clock: &Clock, link: &Link) -> Vec<Vec<u8>> {
     };
     let resource = match belvo.get_link(&link.id).await {
         Ok(LinkRead::Found(resource)) if resource.get("status").and_then(Value::as_str) == Some("valid") => resource,
-        Ok(LinkRead::Found(_) | LinkRead::Missing) | Err(_) => return Vec::new(),
+        Ok(LinkRead::Missing) => return Said::Missing,
+        Ok(LinkRead::Found(_)) | Err(_) => return Said::Nothing,
     };
     let mut observations = Vec::new();
     if let Some(id) = link.profile.consent.as_ref().and_then(|consent| consent.id.as_deref())
@@ -275,5 +311,5 @@ async fn read(belvo: &Client, clock: &Clock, link: &Link) -> Vec<Vec<u8>> {
         observations.push(body(ReadOutcome::Consent { consent }));
     }
     observations.push(body(ReadOutcome::Found { link: resource }));
-    observations
+    Said::Works(observations)
 }
