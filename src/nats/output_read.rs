@@ -118,12 +118,8 @@ impl OutputRead<'_> {
         let failed = |error: &dyn std::fmt::Display| format!("cannot read the output stream: {error}");
         let config = reading(read_filter(subjects), deliver_policy);
         let mut reconnected = std::pin::pin!(reconnected(&context.client()));
-        let output = self.streams.stream(&subjects.output_stream()).await?;
-        let arriving = within(REQUEST_TIMEOUT, async {
-            let consumer = output.create_consumer(config).await.map_err(|error| failed(&error))?;
-            Pulled::begin(context, &consumer).await.map_err(|error| failed(&error))
-        });
-        let mut arriving = arriving.await?;
+        let begun = Pulled::begin(context, &subjects.output_stream(), config, reconnected.as_mut()).await;
+        let (mut arriving, _pending) = begun.map_err(|error| failed(&error))?;
         let mut count = 0;
         while self.reached < self.up_to {
             let message = match next_message(&mut arriving, reconnected.as_mut(), &failed).await {

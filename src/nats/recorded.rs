@@ -134,13 +134,8 @@ async fn pull(
     let failed = |error: &dyn std::fmt::Display| format!("cannot read the stream {stream}: {error}");
     let config = reading(filters.to_vec(), deliver_policy);
     let mut reconnected = std::pin::pin!(reconnected(&context.client()));
-    let opened = within(REQUEST_TIMEOUT, async {
-        let stream = context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-        let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-        let arriving = Pulled::begin(context, &consumer).await.map_err(|error| failed(&error))?;
-        Ok((consumer.cached_info().num_pending, arriving))
-    });
-    let (pending, mut arriving) = opened.await?;
+    let begun = Pulled::begin(context, stream, config, reconnected.as_mut()).await;
+    let (mut arriving, pending) = begun.map_err(|error| failed(&error))?;
     for _ in 0..pending {
         let message = match next_message(&mut arriving, reconnected.as_mut(), &failed).await {
             Ok(message) => message,
