@@ -3,8 +3,8 @@
 //! As in `successors`, a link that uncommitted plans have changed is taken from the overlay only, so a plan does not depend on the moment of
 //! a write. A node sees the links of its store: links of partitions that another node owns may be a moment old there.
 
-use super::{Engine, Links};
-use crate::link::{Input, Link, Person, Policy, Refusal, Step, Timestamp};
+use super::Engine;
+use crate::link::{Input, Link, Person, Refusal, Step, Timestamp};
 use crate::store::{Store, StoreError, links_of_same_person};
 
 impl<S: Store> Engine<S> {
@@ -18,20 +18,25 @@ impl<S: Store> Engine<S> {
     ) -> Result<Result<Step, Refusal>, StoreError> {
         let stepped = self.step_with_successor(link, input, now)?;
         let Some(step) = stepped.as_ref().ok().filter(|step| step.has_message()) else { return Ok(stepped) };
-        input.person = person_of(step, &self.store, &self.recent, &self.policy)?.map(Box::new);
+        input.person = self.person_of(step)?.map(Box::new);
         if input.person.is_none() {
             return Ok(stepped);
         }
         Ok((self.step)(link, input, now, &self.policy))
     }
-}
 
-fn person_of<S: Store>(step: &Step, store: &S, recent: &Links, policy: &Policy) -> Result<Option<Person>, StoreError> {
-    let profile = &step.link.profile;
-    if profile.person().is_none() || !policy.settings().per_person {
-        return Ok(None);
+    /// The other links of the person. A link whose bank is down needs nothing from its user now, so no message names it.
+    fn person_of(&self, step: &Step) -> Result<Option<Person>, StoreError> {
+        let (profile, policy) = (&step.link.profile, &self.policy);
+        if profile.person().is_none() || !policy.settings().per_person {
+            return Ok(None);
+        }
+        let stored = links_of_same_person(&self.store, &step.link, |id| self.recent.is_uncommitted(id))?;
+        let others = stored.iter().chain(self.recent.uncommitted_of_same_user(profile));
+        let person = Person::of(&step.link, others, step.at, policy).map(|mut person| {
+            person.waiting.retain(|other| self.institutions.down_since(other.institution.as_deref()).is_none());
+            person
+        });
+        Ok(person.filter(|person| person.last_message.is_some() || !person.waiting.is_empty()))
     }
-    let stored = links_of_same_person(store, &step.link, |id| recent.is_uncommitted(id))?;
-    let others = stored.iter().chain(recent.uncommitted_of_same_user(profile));
-    Ok(Person::of(&step.link, others, step.at, policy))
 }

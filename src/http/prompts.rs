@@ -4,6 +4,8 @@
 //! Two ranges of the index by state have all broken links. A page reads the next links of both, in the order of their ids, and leaves out
 //! those that nobody is asked about: so it may have fewer links than its limit, and still not be the last one.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use axum::{Extension, Json};
 
@@ -12,7 +14,7 @@ use super::links::public;
 use super::parameters::Query;
 use super::problem::Problem;
 use super::{Server, SharedServer};
-use crate::contract::{LINKS_ON_PAGE, LinksPage};
+use crate::contract::{IncidentChange, LINKS_ON_PAGE, LinksPage};
 use crate::link::{Link, LinkId, StateName};
 use crate::store::{self, Store, StoreError, StoredLink};
 
@@ -24,7 +26,15 @@ pub(super) async fn list(
     Extension(client): Extension<ClientGone>,
     query: Query,
 ) -> Result<Json<LinksPage>, Problem> {
-    page(&server, &client, &query, Link::is_asked_for).await
+    let incidents = server.read_store(|store| store.incidents()).await?;
+    // While a bank is down, its users can do nothing.
+    let down: BTreeSet<String> = incidents
+        .into_iter()
+        .filter(|incident| incident.change == IncidentChange::Began)
+        .map(|incident| incident.institution)
+        .collect();
+    let is_up = |link: &Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
+    page(&server, &client, &query, |link| link.is_asked_for() && is_up(link)).await
 }
 
 pub(super) async fn list_held(

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use relink::contract::{Address, NoticeName, PromptWord, Record};
 use relink::engine::{Delivery, Engine, Publishing};
 use relink::link::{Link, Policy, PolicySettings, step};
-use relink::store::MemoryStore;
+use relink::store::{Changes, MemoryStore, Store};
 use serde_json::{Value, json};
 
 use crate::inputs::{INPUT_CREATED_NS, START, delivery};
@@ -120,6 +120,27 @@ fn links_that_break_in_one_plan_lead_to_one_prompt_and_then_to_one_reminder_for_
         assert_eq!((claims.link.as_str(), other["institution"].as_str().unwrap()), (id, &*format!("bank_{id}")));
         assert_eq!(other["action"], "update_credentials");
     }
+}
+
+#[test]
+fn a_message_names_no_link_whose_bank_is_down() {
+    let mut relink = Relink::new(settings());
+    let queue = ["a", "b", "c"].map(|link| relink.rejected(link, HOUR));
+    relink.plans.commit(queue.into(), HOUR);
+    let began = at(DAY).to_string();
+    let down = json!({"type": "began", "cause": "status_page", "institution": "bank_b", "at": began, "began_at": began,
+        "links_count": 0, "deferred_count": 0, "threshold": 0, "window_seconds": 600,
+        "because": {"origin": {"kind": "institution_status", "received_at": began}}});
+    let incidents = vec![serde_json::from_value(down).unwrap()];
+    relink.plans.engine.store().apply(&Changes { incidents, ..Changes::default() }).unwrap();
+    relink.restart();
+    relink.plans.commit(VecDeque::new(), HOUR + DAY);
+    let (link, also) = relink.delivered().pop().unwrap();
+    let mut named = also.clone();
+    named.push(link);
+    named.sort();
+    assert_eq!((relink.delivered().len(), named), (2, vec!["a".to_owned(), "c".to_owned()]));
+    assert_ne!(relink.prompt("b"), PromptWord::Sent, "its own prompt waits for the end of the outage");
 }
 
 #[test]

@@ -97,6 +97,12 @@ async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
         }
         assert_eq!(seen, ["a", "b", "c", "d"], "{limit}");
     }
+    let down = json!({"type": "began", "cause": "status_page", "institution": "erebor", "at": "2026-11-22T10:00:00Z",
+        "began_at": "2026-11-22T10:00:00Z", "links_count": 0, "deferred_count": 0, "threshold": 0, "window_seconds": 600,
+        "because": {"origin": {"kind": "institution_status", "received_at": "2026-11-22T10:00:00Z"}}});
+    let incidents = vec![serde_json::from_value(down).unwrap()];
+    bench.store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
+    assert_eq!(ids(&bench.get("/v1/prompts").await.body), ["c"], "the bank of the others is down");
     bench.get("/v1/prompts?state=valid").await.problem(400, "bad-parameter");
     // The others that are broken were not prompted; a superseded link is not to be asked about.
     let superseded = Episode { superseded_by: Some("b".parse().unwrap()), prompt: Prompt::Muted, ..episode };

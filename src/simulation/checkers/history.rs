@@ -105,6 +105,7 @@ impl History {
                     let (input, place) = self.input_of(link, &record.because.origin, &jetstream.input)?;
                     let input = input.or_else(|| outage_met(&jetstream.input.ever[place?]));
                     let incident = self.incidents.down_since(input.as_deref(), self.link_checker.link(link));
+                    self.link_checker.down = self.incidents.down();
                     self.link_checker.take(link, &record, input.as_deref(), incident, &effects, &self.policy)?;
                     if let Some(place) = place {
                         self.repeats.check(link, &jetstream.input.ever[..=place], true, None)?;

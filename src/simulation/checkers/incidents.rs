@@ -1,7 +1,7 @@
 //! Checks the messages of each institution: an incident of links begins directly after the opening that caused it, each incident has one
 //! end, and each change follows from the state before it, or from the report of the status page that it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checked;
 use crate::belvo::{Meaning, translate};
@@ -21,6 +21,13 @@ impl Incidents {
         let institution = received.or(link.and_then(|link| link.profile.institution.as_ref()));
         let latest = self.0.get(institution?)?;
         (latest.change == IncidentChange::Began).then_some(latest.began_at.0)
+    }
+
+    /// The institutions that are down.
+    pub(super) fn down(&self) -> BTreeSet<String> {
+        let is_down =
+            |(name, latest): (&String, &IncidentBody)| (latest.change == IncidentChange::Began).then(|| name.clone());
+        self.0.iter().filter_map(is_down).collect()
     }
 
     /// Checks a message, and returns it.

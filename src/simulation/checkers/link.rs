@@ -33,6 +33,8 @@ pub(super) struct LinkChecker {
     unfinished: BTreeSet<LinkId>,
     /// The superseded episodes, without those that an operator has reversed.
     superseded: BTreeSet<(LinkId, u32)>,
+    /// The institutions that are down, by the messages so far.
+    pub(super) down: BTreeSet<String>,
     /// Links whose users know that their institution is down, and since when.
     pub(super) announced_down: BTreeMap<LinkId, Timestamp>,
     /// The announced outages of each link.
@@ -153,7 +155,7 @@ impl LinkChecker {
         // The rules come first, so that a violated one is reported by its name.
         self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
         self.check_outage(&which, &before, &after, input.event.name(), incident, effects, policy)?;
-        let checked = self.persons.check(&after, at, effects.also.as_deref(), &self.links, policy);
+        let checked = self.persons.check(&after, at, effects.also.as_deref(), (&self.links, &self.down), policy);
         checked.map_err(|problem| format!("{which} {problem}"))?;
         if !self.is_machine_wrong {
             let transition = Transition { which: &which, before: &before, after: &after, record, effects };

@@ -34,6 +34,11 @@ impl LinkChecker {
         input.successor = successor;
         let message = step(before, &input, at, policy).ok().filter(Step::has_message);
         let person = message.and_then(|step| Person::of(&step.link, self.links.values(), step.at, policy));
+        let person = person.map(|mut person| {
+            person.waiting.retain(|other| other.institution.as_ref().is_none_or(|name| !self.down.contains(name)));
+            person
+        });
+        let person = person.filter(|person| person.last_message.is_some() || !person.waiting.is_empty());
         input.person = person.map(Box::new);
         if record.because.person != input.person.as_deref().map(PersonRecord::of) {
             let (noted, known) = (&record.because.person, &input.person);

@@ -27,7 +27,7 @@ impl PersonChecker {
         after: &Link,
         at: Timestamp,
         also: Option<&[AlsoBroken]>,
-        links: &BTreeMap<LinkId, Link>,
+        (links, down): (&BTreeMap<LinkId, Link>, &BTreeSet<String>),
         policy: &Policy,
     ) -> Checked {
         let number = after.state.episode().map(|episode| episode.number.0);
@@ -39,7 +39,8 @@ impl PersonChecker {
             if let Some(last) = last.filter(|last| at < last.after(pause)) {
                 return Err(format!("sends a message to a person who got one at {last}"));
             }
-            let expected: BTreeSet<_> = family.iter().filter_map(|link| waits(link, at)).collect();
+            let is_up = |link: &&&Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
+            let expected: BTreeSet<_> = family.iter().filter(is_up).filter_map(|link| waits(link, at)).collect();
             let found: BTreeSet<_> = also.iter().map(|other| (other.link_id.clone(), other.episode)).collect();
             if found != expected {
                 return Err(format!("mentions {found:?} in its message, and {expected:?} wait"));
