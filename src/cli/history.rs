@@ -15,9 +15,9 @@ use super::sentences::{
     at, of_cause, of_event_named, of_job, of_notice, of_observed, of_person, of_state, of_transition, reporter_of,
     word_of,
 };
-use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record};
+use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record};
 use crate::link::Timestamp;
-use crate::printable::{printable, printable_json};
+use crate::printable::{counted, printable, printable_json};
 
 /// What is known besides the history.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +26,8 @@ pub(super) struct Known {
     pub(super) due_at: Option<Timestamp>,
     /// relink only records the messages to users.
     pub(super) observes: bool,
+    /// The history cannot be read now, so it has the last state only.
+    pub(super) has_no_history: bool,
 }
 
 /// The history of a link. `message` is the id of a message to mark.
@@ -91,7 +93,8 @@ pub(super) fn show_last_state(last: &LastState, observes: bool, now: Timestamp) 
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note + &show_part(&last.history, None, Known { due_at: last.due_at, observes }, now, false)?)
+    Ok(note
+        + &show_part(&last.history, None, Known { due_at: last.due_at, observes, has_no_history: true }, now, false)?)
 }
 
 /// The history with every text made printable.
@@ -165,11 +168,19 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
                 line(text, format_args!("  {}", of_transition(&because)));
                 line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
             }
+            None if known.has_no_history => {}
             None => {
                 line(text, format_args!("  {DIM}the message that reported it is not in the history any more{DIM:#}"))
             }
         }
-        messages_to_user(text, history, episode.number);
+        if known.has_no_history {
+            let word = if episode.prompt == Some(PromptWord::Sent) { "was sent" } else { "has not been sent" };
+            let reminders = counted(episode.reminders_count as usize, "reminder");
+            let when = "the times are in the history, which cannot be read now";
+            line(text, format_args!("  The prompt to the user {word}, and {reminders}; {when}."));
+        } else {
+            messages_to_user(text, history, episode.number);
+        }
         if episode.attempts_count > 0 {
             line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
         }
@@ -200,10 +211,12 @@ pub(super) fn messages_until(text: &mut String, history: &History, episode: u32,
     };
     let named = |name: &str| of_kind(HistoryKind::Notice, name);
     let (prompts, reminders) = (named("update_required"), named("reminder"));
-    for at in of_kind(HistoryKind::Observed, "update_required") {
+    let observed = of_kind(HistoryKind::Observed, "update_required");
+    for at in &observed {
         line(text, format_args!("  relink would have prompted the user at {at}; it only observed."));
     }
     match prompts.as_slice() {
+        [] if !observed.is_empty() => return,
         [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
         [once] => line(text, format_args!("  The user was prompted once, at {once}.")),
         several => {
@@ -416,7 +429,7 @@ pub(super) mod tests {
     fn a_history_answers_five_questions() {
         // Why did the user get this message? Who reported the link as broken? When? Was the user prompted twice? What happens next?
         let due_at = Some(Timestamp::from_millis(1_700_176_400_000));
-        let text = show(&outage(), Some("2.1"), Known { due_at, observes: false }, NOW).unwrap();
+        let text = show(&outage(), Some("2.1"), Known { due_at, ..Known::default() }, NOW).unwrap();
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 

@@ -55,7 +55,7 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Re
     let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
     // Without the deadline, the output only lacks a time.
     let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
-    history::show(&history, message.as_deref(), Known { due_at, observes }, clock::now())
+    history::show(&history, message.as_deref(), Known { due_at, observes, has_no_history: false }, clock::now())
 }
 
 /// The link, and what follows it in the id of a message. A message id is `<link>.<version>.<n>`, and no link id has a dot.

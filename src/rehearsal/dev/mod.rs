@@ -87,6 +87,8 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     };
     let served = serve(&screen, &mut local, &kept, &args, &shutdown).await;
     screen.aside("Stopping.");
+    // The next start has other secrets, and a script that waits for the file must not find the old ones.
+    let _is_missing = std::fs::remove_file(exports(&args.data_dir));
     let stopped = kept.save(&local.sandbox.control()).and(local.stop().await);
     served.and(stopped).map(|()| ExitCode::SUCCESS)
 }
