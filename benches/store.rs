@@ -33,13 +33,13 @@ use relink::nats::node::{Node, NodeError, NodeOptions};
 use relink::nats::subject::Subjects;
 use relink::node::Phase;
 use relink::store::{Query, SledStore, Store};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use support::TestNats;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio_util::sync::CancellationToken;
 
-/// The environment of a process that only starts: the directory of its store, and the address of NATS with its login.
-const ONLY_START: [&str; 2] = ["RELINK_BENCH_STORE", "RELINK_BENCH_NATS"];
+/// The first argument of a process that only starts. The directory of its store follows, and the address of NATS with its login.
+const ONLY_START: &str = "--only-start";
 
 const DEFAULT_LINKS: usize = 2_000;
 
@@ -62,10 +62,12 @@ const SHARED: &str = "test";
 #[tokio::main]
 async fn main() {
     let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).try_init();
-    if let [Ok(directory), Ok(url)] = ONLY_START.map(std::env::var) {
-        return only_start(Path::new(&directory), url.into()).await;
-    }
     let arguments: Vec<String> = std::env::args().collect();
+    if let [_program, only_start_word, directory, url] = &arguments[..]
+        && only_start_word == ONLY_START
+    {
+        return only_start(Path::new(directory), url).await;
+    }
     let given = arguments.iter().position(|argument| argument == "--links").and_then(|at| arguments.get(at + 1));
     let links = given.map_or(DEFAULT_LINKS, |count| count.parse().expect("--links takes a number"));
     println!("\nstore on {}", Machine::look().await);
@@ -197,16 +199,15 @@ async fn rebuild(nats: &TestNats, directory: &Path, links: usize) {
 /// Starts in a process of its own, so that the memory is that of a node that has not rebuilt its store.
 async fn start(nats: &TestNats, directory: &Path) {
     let url = nats.server.url_with_login();
-    let [store, address] = ONLY_START;
     let mut command = tokio::process::Command::new(std::env::current_exe().expect("this program"));
-    command.env(store, directory).env(address, url.expose_secret());
+    command.arg(ONLY_START).arg(directory).arg(url.expose_secret());
     let output = command.stderr(Stdio::inherit()).output().await.expect("this program can be run");
     assert!(output.status.success(), "the start failed");
     print!("{}", String::from_utf8_lossy(&output.stdout));
 }
 
-async fn only_start(directory: &Path, url: SecretString) {
-    let access = Access::of_urls([url.expose_secret()]).expect("an address");
+async fn only_start(directory: &Path, url: &str) {
+    let access = Access::of_urls([url]).expect("an address");
     let client = access.connect("bench").await.expect("nats-server takes connections");
     let began = clock::instant();
     let store = block_in_place(|| open(directory));

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use async_nats::HeaderMap;
-use bytes::Bytes;
 
 use super::batch::{BATCH_MESSAGES_MAX, BatchError, BatchMessage, Batches, OpenBatch};
 use super::envelope;
@@ -91,5 +90,5 @@ pub(super) fn failure(batch: BatchId, error: &BatchError) -> Input {
 
 pub(super) fn to_batch_message(subjects: &Subjects, message: Message) -> BatchMessage {
     let headers: HeaderMap = envelope::headers(&message);
-    BatchMessage::new(envelope::subject(subjects, &message.address), Bytes::from(message.body)).with_headers(headers)
+    BatchMessage::new(envelope::subject(subjects, &message.address), message.body).with_headers(headers)
 }

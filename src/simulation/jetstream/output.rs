@@ -175,7 +175,7 @@ impl OutputStream {
                 | Address::Fence(_) => OutputKind::Other,
                 Address::Commit(_) => OutputKind::Commit,
             };
-            OutputMessage { sequence, kind, body: stored.message.body.clone().into() }
+            OutputMessage { sequence, kind, body: stored.message.body.clone() }
         };
         Some((unread.iter().map(message).collect(), unread[end].0))
     }
