@@ -12,7 +12,7 @@ use super::rfc3339::At;
 use super::words::{
     Action, AttemptEndWord, DataKindWord, EpisodeSummary, ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
-use crate::link::{Cause, Episode, Gap, Link, Notice, Prompt, Step};
+use crate::link::{Cause, Episode, Gap, Link, Notice, Step};
 
 /// The types of notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
@@ -214,7 +214,8 @@ pub enum NoticeContent {
     InstitutionRestored {
         /// When the outage began.
         since: At,
-        /// What the user has to do now; `none` if the link works, or if its user has not been prompted.
+        /// What the user has to do now; `none` if the link works, if its user has not been prompted, or if another notice of the same
+        /// moment asks for it.
         action: Action,
     },
     /// The link is removed.
@@ -304,10 +305,8 @@ impl NoticeContent {
             },
             Notice::Stale { since } => Self::Stale { since: since.map(At) },
             Notice::InstitutionDown { since } => Self::InstitutionDown { since: At(*since) },
-            Notice::InstitutionRestored { since } => {
-                let is_prompted = episode.is_some_and(|episode| episode.prompt == Prompt::Sent);
-                let action = if is_prompted { action } else { Action::None };
-                Self::InstitutionRestored { since: At(*since), action }
+            Notice::InstitutionRestored { since, asks } => {
+                Self::InstitutionRestored { since: At(*since), action: if *asks { action } else { Action::None } }
             }
             Notice::Removed { why } => Self::Removed { reason: (*why).into() },
         }

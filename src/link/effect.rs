@@ -114,6 +114,9 @@ pub enum Notice {
     InstitutionRestored {
         /// When the outage began.
         since: Timestamp,
+        /// Whether the notice asks the user to repair the link: the user was prompted before, and this step sends no message that asks
+        /// the same.
+        asks: bool,
     },
     /// The link is removed.
     Removed {

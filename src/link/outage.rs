@@ -13,6 +13,7 @@
 //! quiet hours. `institution_down` does not wait: a user who is repairing is awake, and every other one gets no such notice in quiet hours.
 
 use super::builder::TransitionBuilder;
+use super::person::has_message;
 use super::{Effect, Event, InstitutionNotices, Link, Notice, Prompt, State, Timestamp};
 
 /// An outage of the institution that was announced for the link.
@@ -104,7 +105,10 @@ impl TransitionBuilder<'_> {
         self.link.institution_outage = is_same.then_some(InstitutionOutage { began_at, check_at: None });
         // Before a prompt or a recovery of the same step.
         let episode = state.episode().cloned();
-        self.effects.insert(0, Effect::Notice { notice: Notice::InstitutionRestored { since: began_at }, episode });
+        let is_prompted = episode.as_ref().is_some_and(|episode| episode.prompt == Prompt::Sent);
+        let asks = is_prompted && !has_message(&self.effects);
+        self.effects
+            .insert(0, Effect::Notice { notice: Notice::InstitutionRestored { since: began_at, asks }, episode });
     }
 
     /// Whether this step has shown that the link works.

@@ -154,8 +154,13 @@ impl Link {
 impl Step {
     /// Whether the step sends a message to the user, so that the caller has to look up the person first.
     pub fn has_message(&self) -> bool {
-        self.effects.iter().any(|effect| matches!(effect, Effect::Notice { notice, .. } if notice.is_message()))
+        has_message(&self.effects)
     }
+}
+
+/// Whether one of the effects is a message to the user.
+pub(super) fn has_message(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Notice { notice, .. } if notice.is_message()))
 }
 
 impl Notice {

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Input, InstitutionNotices, Notice, PolicySettings, Refusal, StateName,
-    Status, Timestamp,
+    Breakage, Cause, Command, Effect, Event, Input, InstitutionNotices, Notice, PolicySettings, Prompt, Refusal,
+    StateName, Status, Timestamp,
 };
 
 use crate::histories::history;
@@ -65,7 +65,7 @@ impl Bank {
 fn names(effects: &[Effect]) -> Vec<&'static str> {
     let name = |effect: &Effect| match effect {
         Effect::Notice { notice: Notice::InstitutionDown { since: START }, .. } => Some("down"),
-        Effect::Notice { notice: Notice::InstitutionRestored { since: START }, .. } => Some("restored"),
+        Effect::Notice { notice: Notice::InstitutionRestored { since: START, .. }, .. } => Some("restored"),
         Effect::Notice { notice: Notice::UpdateRequired, .. } => Some("prompt"),
         Effect::Notice { notice: Notice::Recovered { .. }, .. } => Some("recovered"),
         Effect::Notice { .. } | Effect::Job(_) => None,
@@ -164,7 +164,10 @@ fn a_deferred_prompt_is_announced_and_its_end_has_the_notice_before_the_prompt()
     bank.is_down = false;
     // relink asks Belvo first; the answer decides.
     assert_eq!(names(&bank.is_due()), [""; 0]);
-    assert_eq!(names(&bank.is_read(Status::Invalid)), ["restored", "prompt"]);
+    let effects = bank.is_read(Status::Invalid);
+    assert_eq!(names(&effects), ["restored", "prompt"]);
+    // The prompt asks the user, so that the other notice does not.
+    assert!(matches!(effects[0], Effect::Notice { notice: Notice::InstitutionRestored { asks: false, .. }, .. }));
 }
 
 #[test]
@@ -240,8 +243,12 @@ proptest! {
                         prop_assert!(!step.link.muted && history.policy.settings().institution_notices != InstitutionNotices::Off);
                         (open, announced) = (Some(*since), Some(*since));
                     }
-                    Notice::InstitutionRestored { since } => {
+                    Notice::InstitutionRestored { since, asks } => {
                         prop_assert_eq!(open, Some(*since));
+                        // One step asks a user once.
+                        prop_assert!(!(*asks && step.has_message()));
+                        let prompted = step.link.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent);
+                        prop_assert_eq!(*asks, prompted && !step.has_message());
                         let works = notices(step).any(|notice| matches!(notice, Notice::Recovered { .. }));
                         let has_access = step.link.data_at > received.before.data_at;
                         prop_assert!(received.input.incident.is_none() || works || has_access);
