@@ -1,17 +1,16 @@
-//! Prompts the user of a link that needs repair: `cargo run --example subscribe_notices [NATS_URL] [COUNT]`
+//! Prompts the users of links that need repair: `cargo run --example subscribe_notices [NATS_URL] [COUNT] [FILE]`
 //!
 //! One durable pull consumer on the stream `KV_links`. The server stores its position, so this program may be stopped and
 //! started at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
 //!
 //! A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
-//! yesterday's. So this program reads the state of each link before it prompts: a user whose link works again gets no
+//! yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no
 //! message.
 //!
 //! This example does not use relink's crate: copy it into your own program.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -19,7 +18,8 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, AckKind};
 use async_nats::{ConnectOptions, ServerAddr};
 use futures::StreamExt;
-use serde_json::Value;
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
 
 const SUBJECT: &str = "link.notice.update_required.*";
 const DURABLE: &str = "prompts-rust";
@@ -29,6 +29,11 @@ async fn main() -> Result<(), async_nats::Error> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
     let count = arguments.next().map_or(Ok(usize::MAX), |count| count.parse())?;
+
+    // The messages to your users. Your mailer sends those whose `links` are not empty.
+    let database = Connection::open(arguments.next().unwrap_or_else(|| "messages.sqlite".to_owned()))?;
+    let table = "CREATE TABLE IF NOT EXISTS messages (notice_id TEXT PRIMARY KEY, external_id TEXT, links TEXT)";
+    database.execute(table, [])?;
 
     // async-nats ignores a user and a password in the address, so they are passed on.
     let address: ServerAddr = url.parse()?;
@@ -47,43 +52,58 @@ async fn main() -> Result<(), async_nats::Error> {
     };
     let consumer = stream.get_or_create_consumer(DURABLE, config).await?;
 
-    // Each notice arrives at least once, with a stable id. Store the ids together with your reaction to the notices, in the
-    // same transaction; the set in memory is only an illustration.
-    let mut seen = HashSet::new();
+    let mut handled = 0;
     let mut messages = consumer.messages().await?;
-    while seen.len() < count {
+    while handled < count {
         let Some(message) = messages.next().await else { break };
         let message = message?;
         let id = message.headers.as_ref().and_then(|headers| headers.get("ce-id"));
         let id = id.map(|id| id.as_str().to_owned()).unwrap_or_default();
-        if !seen.contains(&id) {
-            let notice: Value = serde_json::from_slice(&message.payload)?;
-            let state = state_now(&stream, notice["link_id"].as_str().unwrap_or_default()).await?;
-            if state["version"].as_u64() < version_of(&id) {
-                // The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
-                message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
-                continue;
-            }
-            if still_needs_its_user(&notice, &state) {
-                prompt(&id, &notice, &state);
-            } else {
-                eprintln!("no prompt for {id}: that outage is over, or under repair");
-            }
-            seen.insert(id);
+        let notice: Value = serde_json::from_slice(&message.payload)?;
+        if state_now(&stream, &notice["link_id"]).await?["version"].as_u64() < version_of(&id) {
+            // The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
+            message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
+            continue;
         }
+        let links = links_to_repair(&stream, &notice).await?;
+        // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
+        let row = params![id, notice["external_id"].as_str(), Value::from(links.clone()).to_string()];
+        let is_new = database.execute("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row)? == 1;
+        if is_new && links.is_empty() {
+            eprintln!("no message for {id}: the outage is over, or under repair");
+        } else if is_new {
+            println!("{}", json!({"id": id, "external_id": notice["external_id"], "links": links}));
+        }
+        handled += usize::from(is_new);
         // Acknowledge last: a notice without an acknowledgement is delivered again.
         message.double_ack().await?;
     }
     Ok(())
 }
 
-/// Whether the outage of this notice is still open, and its user is not repairing the link. An episode is one outage.
-/// The episodes of a link are numbered, so the number shows whether the notice is about the open episode. If the episode
-/// is superseded, the user has connected the bank anew.
-fn still_needs_its_user(notice: &Value, state: &Value) -> bool {
-    let number = &state["episode"]["number"];
-    let is_superseded = state["episode"]["superseded_by"].is_string();
-    number.is_u64() && *number == notice["episode"]["number"] && !is_superseded && state["state"] != "updating"
+/// The links of this person that need repair now: the link of the notice, and others that are broken too. The others get no
+/// notice of their own, so check each link, also if the first one works again.
+async fn links_to_repair(stream: &Stream, notice: &Value) -> Result<Vec<Value>, async_nats::Error> {
+    let others = notice["also_broken"].as_array().into_iter().flatten().map(|link| (link, &link["episode"]));
+    let mut links = Vec::new();
+    for (link, episode) in std::iter::once((notice, &notice["episode"]["number"])).chain(others) {
+        if still_needs_its_user(episode, &state_now(stream, &link["link_id"]).await?) {
+            let shown = ["link_id", "institution", "action", "repair_url"];
+            links.push(shown.into_iter().filter_map(|key| Some((key, link.get(key)?.clone()))).collect());
+        }
+    }
+    Ok(links)
+}
+
+/// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a
+/// link are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user
+/// has connected the bank anew.
+fn still_needs_its_user(episode: &Value, state: &Value) -> bool {
+    let now = &state["episode"];
+    now["number"].is_u64()
+        && now["number"] == *episode
+        && !now["superseded_by"].is_string()
+        && state["state"] != "updating"
 }
 
 /// The version of the link that sent this notice; notice ids are `<link>.<version>.<n>`.
@@ -91,26 +111,12 @@ fn version_of(id: &str) -> Option<u64> {
     id.rsplit('.').nth(1)?.parse().ok()
 }
 
-/// Your part: an e-mail, a push message, a banner. `action` is the required action of the user.
-fn prompt(id: &str, notice: &Value, state: &Value) {
-    let shown = serde_json::json!({
-        "id": id,
-        "type": notice["type"],
-        "link_id": notice["link_id"],
-        "external_id": notice["external_id"],
-        "institution": notice["institution"],
-        "action": notice["action"],
-        "state_now": state["state"],
-    });
-    println!("{shown}");
-}
-
 /// The state of a link at this moment: the last message on its subject.
-async fn state_now(stream: &Stream, link_id: &str) -> Result<Value, async_nats::Error> {
-    let last = match stream.get_last_raw_message_by_subject(&format!("$KV.links.{link_id}")).await {
-        Ok(last) => last,
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(Value::Null),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(serde_json::from_slice(&last.payload)?)
+async fn state_now(stream: &Stream, link_id: &Value) -> Result<Value, async_nats::Error> {
+    let subject = format!("$KV.links.{}", link_id.as_str().unwrap_or_default());
+    match stream.get_last_raw_message_by_subject(&subject).await {
+        Ok(last) => Ok(serde_json::from_slice(&last.payload)?),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Value::Null),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -175,7 +175,7 @@ async fn run_quickstart(shell: &[&str]) {
     });
     let printed = printed.await;
     // One line is printed by the example and one by `relink why`: there was one prompt.
-    assert_eq!(printed.matches("\"type\": \"update_required\"").count(), 1, "{printed}");
+    assert_eq!(printed.matches("\"action\": \"update_credentials\"").count(), 1, "{printed}");
     assert_eq!(
         printed.matches("relink prompted the user: give the current credentials in the widget").count(),
         1,

@@ -55,17 +55,24 @@ async fn python() -> PathBuf {
 }
 
 /// A directory with the packages of a `package.json` and a copy of the program: Node looks for modules beside the program.
+/// A program in TypeScript is compiled, with all checks of its types.
 async fn node_program(package: PathBuf, program: PathBuf) -> PathBuf {
     let asked: Value = serde_json::from_str(&text(&package)).expect("package.json is JSON");
-    let wanted = format!("node {}", asked["dependencies"]);
+    let wanted = format!("node {} {}", asked["dependencies"], asked["devDependencies"]);
     let folder = installed(&wanted, async |folder| {
         std::fs::copy(&package, folder.join("package.json")).map_err(|error| error.to_string())?;
         let npm = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         run(Command::new("npm").args(npm).current_dir(folder)).await.map(drop)
     });
-    let copied = folder.await.join(program.file_name().expect("a file"));
-    std::fs::copy(program, &copied).expect("copied");
-    copied
+    let folder = folder.await;
+    let copied = folder.join(program.file_name().expect("a file"));
+    std::fs::copy(&program, &copied).expect("copied");
+    if copied.extension().is_some_and(|extension| extension == "ts") {
+        std::fs::copy(program.with_file_name("tsconfig.json"), folder.join("tsconfig.json")).expect("copied");
+        let compiled = run(Command::new("npx").args(["--no-install", "tsc"]).current_dir(&folder)).await;
+        compiled.unwrap_or_else(|error| panic!("{error}"));
+    }
+    copied.with_extension(if copied.extension().is_some_and(|extension| extension == "ts") { "js" } else { "mjs" })
 }
 
 /// Builds the example in Rust: `cargo test --test foreign_clients` alone does not.
@@ -88,11 +95,11 @@ async fn rust_example(name: &str) -> PathBuf {
     profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// Runs a subscriber until it has handled `notices` notices. Returns the prompts that it printed, one each line.
-async fn subscribe(mut command: Command, nats: &TestNats, notices: usize) -> Vec<Value> {
+/// Runs a subscriber until it has handled `notices` notices. Returns the messages to users that it printed, one each line.
+async fn subscribe(command: &mut Command, nats: &TestNats, notices: usize, file: &Path) -> Vec<Value> {
+    let url = nats.server.url_with_login();
     let printed =
-        within("a subscriber", run(command.arg(nats.server.url_with_login().expose_secret()).arg(notices.to_string())))
-            .await;
+        within("a subscriber", run(command.arg(url.expose_secret()).arg(notices.to_string()).arg(file))).await;
     let printed = printed.unwrap_or_else(|error| panic!("{error}"));
     printed
         .lines()
@@ -102,7 +109,7 @@ async fn subscribe(mut command: Command, nats: &TestNats, notices: usize) -> Vec
 
 /// The example subscribers, each with the name of its consumer.
 async fn subscribers() -> [(&'static str, Command); 3] {
-    let node_example = node_program(example("node/package.json"), example("node/subscribe_notices.mjs"));
+    let node_example = node_program(example("node/package.json"), example("node/subscribe_notices.ts"));
     let (python, node_example, rust_example) =
         (python().await, node_example.await, rust_example("subscribe_notices").await);
     let mut in_python = Command::new(python);
@@ -142,12 +149,15 @@ async fn examples_in_every_language_report_and_subscribe() {
     within("the repeat", nats_has(&nats, "KV_links", &format!("link.refused.{LINK}"))).await;
 
     let expected = json!({
-        "id": format!("{LINK}.1.1"), "type": "update_required", "link_id": LINK,
-        "external_id": null, "institution": null,
-        "action": "provide_token", "state_now": "token_required",
+        "id": format!("{LINK}.1.1"), "external_id": null,
+        "links": [{"link_id": LINK, "institution": null, "action": "provide_token"}],
     });
-    for (durable, subscriber) in subscribers {
-        assert_eq!(subscribe(subscriber, &nats, 1).await, std::slice::from_ref(&expected), "{durable}");
+    for (durable, mut subscriber) in subscribers {
+        assert_eq!(
+            subscribe(&mut subscriber, &nats, 1, &nats.dir.path().join(durable)).await,
+            std::slice::from_ref(&expected),
+            "{durable}"
+        );
         // An acknowledged notice is not delivered again: the consumer is durable.
         let stream = nats.context.get_stream("KV_links").await.expect("the stream");
         let info = stream.consumer_info(durable).await.expect("the consumer is durable");
@@ -157,48 +167,83 @@ async fn examples_in_every_language_report_and_subscribe() {
     within("stopping", running).await.expect("no panic").expect("a clean end");
 }
 
-/// A new subscriber reads the whole history. It prompts only for links that are broken now.
+/// A new subscriber reads the whole history. It writes only about links that are broken now, also if the message is the one of
+/// another link of the person, and only once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_subscriber_prompts_no_user_whose_link_works_again() {
+async fn a_new_subscriber_writes_about_no_link_that_works_again() {
     let nats = TestNats::start_with_streams(PARTITIONS).await;
-    nats.notice("repaired", 1, 1).await;
+    nats.notice("repaired", 1, 1, &[]).await;
     nats.state("repaired", 2, "valid", None).await;
-    nats.notice("removed", 1, 1).await;
+    nats.notice("removed", 1, 1, &[]).await;
     nats.state("removed", 2, "removed", None).await;
     // The user of this link is in the widget already.
-    nats.notice("updating", 1, 1).await;
+    nats.notice("updating", 1, 1, &[]).await;
     nats.state("updating", 2, "updating", Some(1)).await;
     // Broken, repaired and broken again: only the notice of the open episode counts.
-    nats.notice("again", 1, 1).await;
-    nats.notice("again", 3, 2).await;
+    nats.notice("again", 1, 1, &[]).await;
+    nats.notice("again", 3, 2, &[]).await;
     nats.state("again", 3, "invalid", Some(2)).await;
+    // Four broken links of one person. Two of them work again, and one of these broke once more.
+    nats.notice("first", 1, 1, &["second", "third", "fourth"]).await;
+    nats.state("first", 2, "valid", None).await;
+    nats.state("second", 1, "invalid", Some(1)).await;
+    nats.state("third", 2, "valid", None).await;
+    nats.state("fourth", 3, "invalid", Some(2)).await;
 
-    for (durable, subscriber) in subscribers().await {
+    for (durable, mut subscriber) in subscribers().await {
         // The state of this link is published after the subscriber has received its notice.
         nats.state("behind", 4, "valid", None).await;
-        nats.notice("behind", 5, 1).await;
+        nats.notice("behind", 5, 1, &[]).await;
         let state_follows = async {
             let stream = nats.context.get_stream("KV_links").await.expect("the stream");
             let mut poll = tokio::time::interval(Duration::from_millis(20));
             loop {
                 poll.tick().await;
                 let info = stream.consumer_info(durable).await;
-                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 6) {
+                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 7) {
                     break;
                 }
             }
             nats.state("behind", 5, "token_required", Some(1)).await;
         };
-        let (prompts, ()) = tokio::join!(subscribe(subscriber, &nats, 6), within("the notices", state_follows));
-        let ids: Vec<_> = prompts.iter().map(|prompt| prompt["id"].as_str().expect("an id")).collect();
-        assert_eq!(ids, ["again.3.1", "behind.5.1"], "{durable}");
-        assert_eq!(prompts[1]["state_now"], "token_required", "{durable}");
+        let file = nats.dir.path().join(durable);
+        let subscribed = subscribe(&mut subscriber, &nats, 7, &file);
+        let (messages, ()) = tokio::join!(subscribed, within("the notices", state_follows));
+        let written: Vec<_> = messages
+            .iter()
+            .map(|message| {
+                let links = message["links"].as_array().expect("a list").iter();
+                let links: Vec<_> = links.map(|link| link["link_id"].as_str().expect("an id")).collect();
+                (message["id"].as_str().expect("an id"), links)
+            })
+            .collect();
+        let expected = [("again.3.1", vec!["again"]), ("first.1.1", vec!["second"]), ("behind.5.1", vec!["behind"])];
+        assert_eq!(written, expected, "{durable}");
         nats.context
             .get_stream("KV_links")
             .await
             .expect("the stream")
             .purge()
             .filter("link.notice.update_required.behind")
+            .await
+            .expect("purged");
+    }
+
+    // A consumer of the same name that starts again at the oldest notice, with the same file: the file knows all but one.
+    for (durable, mut subscriber) in subscribers().await {
+        nats.context.delete_consumer_from_stream(durable, "KV_links").await.expect("deleted");
+        let new = format!("new-{durable}");
+        nats.notice(&new, 1, 1, &[]).await;
+        nats.state(&new, 1, "invalid", Some(1)).await;
+        let messages = subscribe(&mut subscriber, &nats, 1, &nats.dir.path().join(durable)).await;
+        let ids: Vec<_> = messages.iter().map(|message| message["id"].as_str().expect("an id")).collect();
+        assert_eq!(ids.len(), 1, "{durable}: {ids:?}");
+        nats.context
+            .get_stream("KV_links")
+            .await
+            .expect("the stream")
+            .purge()
+            .filter(format!("link.notice.update_required.{new}"))
             .await
             .expect("purged");
     }
@@ -330,10 +375,14 @@ async fn key_value_clients_read_the_states() {
 
 impl TestNats {
     /// Publishes a notice with only the fields that a subscriber reads.
-    async fn notice(&self, link: &str, version: u64, episode: u64) {
+    async fn notice(&self, link: &str, version: u64, episode: u64, also_broken: &[&str]) {
+        let also_broken: Vec<_> = also_broken
+            .iter()
+            .map(|link| json!({"link_id": link, "institution": null, "episode": 1, "action": "provide_token"}))
+            .collect();
         let body = json!({
             "type": "update_required", "link_id": link, "external_id": null, "institution": null,
-            "action": "provide_token", "episode": {"number": episode},
+            "action": "provide_token", "episode": {"number": episode}, "also_broken": also_broken,
         });
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("ce-id", format!("{link}.{version}.1"));

@@ -1,0 +1,93 @@
+// Prompts the users of links that need repair: node subscribe_notices.js [NATS_URL] [COUNT] [FILE], after `npx tsc`
+//
+// One durable pull consumer on the stream KV_links. The server stores its position, so this program may be stopped and started
+// at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
+//
+// A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
+// yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no message.
+
+import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { connect, nanos } from "@nats-io/transport-node";
+// From Node 22 on, `DatabaseSync` of node:sqlite does the same.
+import sqlite from "node-sqlite3-wasm";
+
+type Link = { link_id: string; institution: string | null; action: string; repair_url?: string };
+type Notice = Link & { external_id: string | null; episode: { number: number }; also_broken?: (Link & { episode: number })[] };
+type State = { state: string; version: number; episode?: { number: number; superseded_by?: string } | null };
+
+const SUBJECT = "link.notice.update_required.*";
+const DURABLE = "prompts-node";
+
+const [url = "nats://127.0.0.1:4222", count = "Infinity", file = "messages.sqlite"] = process.argv.slice(2);
+
+// The messages to your users. Your mailer sends those whose `links` are not empty.
+const database = new sqlite.Database(file);
+database.run("CREATE TABLE IF NOT EXISTS messages (notice_id TEXT PRIMARY KEY, external_id TEXT, links TEXT)");
+
+// The client ignores a user and a password in the address, so they are passed on.
+const { host, username, password } = new URL(url.replace(/^nats:/, "http:"));
+const login = username ? { user: decodeURIComponent(username), pass: decodeURIComponent(password) } : {};
+const connection = await connect({ servers: host, ...login });
+const manager = await jetstreamManager(connection);
+await manager.consumers.add("KV_links", {
+  durable_name: DURABLE,
+  filter_subject: SUBJECT,
+  ack_policy: AckPolicy.Explicit,
+  ack_wait: nanos(30_000),
+});
+const consumer = await jetstream(connection).consumers.get("KV_links", DURABLE);
+
+let handled = 0;
+for await (const message of await consumer.consume({ max_messages: 10 })) {
+  const id = message.headers!.get("ce-id");
+  const notice = message.json<Notice>();
+  const state = await stateNow(notice.link_id);
+  if (!state || state.version < versionOf(id)) {
+    // The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
+    message.nak(1_000);
+    continue;
+  }
+  const links = await linksToRepair(notice);
+  // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
+  const row = [id, notice.external_id, JSON.stringify(links)];
+  const isNew = database.run("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row).changes;
+  if (isNew && links.length > 0) console.log(JSON.stringify({ id, external_id: notice.external_id, links }));
+  else if (isNew) console.error(`no message for ${id}: the outage is over, or under repair`);
+  // Acknowledge last: a notice without an acknowledgement is delivered again.
+  await message.ackAck();
+  handled += isNew;
+  if (handled >= Number(count)) break;
+}
+await connection.close();
+database.close();
+
+// The links of this person that need repair now: the link of the notice, and others that are broken too. The others get no
+// notice of their own, so check each link, also if the first one works again.
+async function linksToRepair(notice: Notice): Promise<Link[]> {
+  const links: Link[] = [];
+  for (const link of [{ ...notice, episode: notice.episode.number }, ...(notice.also_broken ?? [])]) {
+    if (!stillNeedsItsUser(link.episode, await stateNow(link.link_id))) continue;
+    const { link_id, institution, action, repair_url } = link;
+    links.push({ link_id, institution, action, repair_url });
+  }
+  return links;
+}
+
+// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link
+// are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user has
+// connected the bank anew.
+function stillNeedsItsUser(episode: number, state: State | null): boolean {
+  if (!state?.episode || state.episode.superseded_by) return false;
+  return state.episode.number === episode && state.state !== "updating";
+}
+
+// The version of the link that sent this notice; notice ids are <link>.<version>.<n>.
+function versionOf(id: string): number {
+  return Number(id.split(".").at(-2));
+}
+
+// The state of a link at this moment: the last message on its subject.
+async function stateNow(linkId: string): Promise<State | null> {
+  const last = await manager.streams.getMessage("KV_links", { last_by_subj: `$KV.links.${linkId}` });
+  return last?.json<State>() ?? null;
+}
