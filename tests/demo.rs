@@ -161,7 +161,10 @@ fn dev_breaks_and_repairs_links_and_keeps_them() {
     let directory = temporary.path().join("it's here");
     let directory = directory.to_str().expect("UTF-8");
     let file = temporary.path().join("relink.toml");
-    std::fs::write(&file, "[http]\nwebhook_secrets = [\"Bearer mine\", \"Bearer old\"]\n").expect("a file");
+    // The repair page and the proxy need a Belvo: it is the sandbox.
+    let settings = "[http]\nwebhook_secrets = [\"Bearer mine\", \"Bearer old\"]\n[proxy]\nlisten = \"127.0.0.1:0\"\n[repair]\n\
+                    base_url = \"http://127.0.0.1:8480\"\nkeys = [\"the-key-of-these-tests-is-long-enough-for-it\"]\n";
+    std::fs::write(&file, settings).expect("a file");
     let file = file.to_str().expect("UTF-8");
     let addresses = ["--listen", "127.0.0.1:0", "--sandbox-listen", "127.0.0.1:0"];
     let flags = [&["dev", "--data-dir", directory, "--config", file][..], &addresses].concat();

@@ -420,7 +420,7 @@ fn read_proxy(reader: &mut Reader, belvo: &BelvoConfig, http: SocketAddr) -> Opt
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let is_this_machine =
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == listen.ip());
-        is_this_machine && url.port_or_known_default() == Some(listen.port())
+        is_this_machine && listen.port() != 0 && url.port_or_known_default() == Some(listen.port())
     });
     if is_here {
         reader.reject("proxy.listen", "is the address in belvo.url: the proxy would pass each call on to itself");

@@ -56,7 +56,14 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     if !args.listen.ip().is_loopback() || !args.sandbox_listen.ip().is_loopback() {
         bail!("`relink dev` has no secrets, so it listens on loopback addresses only; `relink serve` is for others");
     }
-    let sources = Sources { file: args.config.clone(), ..Sources::default() };
+    // The repair page and the proxy need a Belvo. Here it is the sandbox, which starts later.
+    let belvo = [
+        ("RELINK_BELVO_URL", format!("http://{}", args.sandbox_listen)),
+        ("RELINK_BELVO_SECRET_ID", "sandbox".to_owned()),
+        ("RELINK_BELVO_SECRET_PASSWORD", "sandbox".to_owned()),
+    ];
+    let environment = belvo.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let sources = Sources { file: args.config.clone(), environment, ..Sources::default() };
     let mut config = Config::load(&sources)?.config;
     config.http.listen = args.listen;
     config.store.data_dir = data_dir(&args.data_dir);

@@ -98,6 +98,7 @@ fn new_link(body: &Map<String, Value>) -> Result<NewLink, Problem> {
         institution,
         access_mode,
         external_id: text(body, "external_id").map(str::to_owned),
+        user: text(body, "username").map(str::to_owned),
         institution_user_id: None,
         storage,
         stale_in,

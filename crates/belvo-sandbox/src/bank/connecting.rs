@@ -32,9 +32,12 @@ impl World {
     pub(crate) fn add_link_with_id(&mut self, now: i64, id: Uuid, new: NewLink) {
         let recurrent = new.access_mode == AccessMode::Recurrent;
         let created_at = new.created_at.unwrap_or(now);
-        let mut user = [0_u8; 32];
-        self.rng.fill(&mut user);
-        let user = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, user);
+        // Drawn also if it is not used, so that a seed leads to the same ids.
+        let mut drawn = [0_u8; 32];
+        self.rng.fill(&mut drawn);
+        let drawn = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, drawn);
+        let of_user =
+            new.user.map(|user| self.users.entry((new.institution.name, user)).or_insert(drawn.clone()).clone());
         let link = Link {
             id,
             seq: self.seq(),
@@ -45,7 +48,7 @@ impl World {
             created_at,
             last_accessed_at: Some(created_at),
             external_id: new.external_id,
-            institution_user_id: new.institution_user_id.unwrap_or(user),
+            institution_user_id: new.institution_user_id.or(of_user).unwrap_or(drawn),
             storage: if recurrent { Storage::Store } else { new.storage.unwrap_or(Storage::Days(365)) },
             stored_at: created_at,
             stale_in: new.stale_in.unwrap_or_else(|| "365d".into()),

@@ -9,7 +9,9 @@ pub(crate) struct NewLink {
     pub(crate) institution: &'static Institution,
     pub(crate) access_mode: AccessMode,
     pub(crate) external_id: Option<String>,
-    /// The key of its user at the institution; by default of a new user.
+    /// The user's name at the institution. Links of one institution and one name are of the same user.
+    pub(crate) user: Option<String>,
+    /// The key of its user at the institution; by default that of `user`, or of a new user.
     pub(crate) institution_user_id: Option<String>,
     pub(crate) storage: Option<Storage>,
     pub(crate) stale_in: Option<String>,
@@ -31,6 +33,7 @@ impl NewLink {
             institution,
             access_mode,
             external_id,
+            user: None,
             institution_user_id: None,
             storage: None,
             stale_in: None,

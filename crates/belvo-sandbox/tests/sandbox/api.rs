@@ -119,6 +119,12 @@ async fn a_registration_is_checked_field_by_field() {
         (&json!("valid"), &json!("single"), &json!("365d"), &Value::Null)
     );
     assert_eq!(link["institution_user_id"].as_str().unwrap().len(), 44);
+
+    // A user who connects the same account anew has the key of before; another user or institution has another one.
+    let user = async |extra: Value| fixture.post("/api/links/", register(extra)).await.1["institution_user_id"].clone();
+    assert_eq!(user(json!({"external_id": "user-2"})).await, link["institution_user_id"]);
+    assert_ne!(user(json!({"username": "another"})).await, link["institution_user_id"]);
+    assert_ne!(user(json!({"institution": "gringotts_co_retail"})).await, link["institution_user_id"]);
 }
 
 #[tokio::test]
