@@ -37,7 +37,7 @@ pub(super) static POLICY: &[Setting] = &[
         "RELINK_POLICY_REMINDERS",
         Spans,
         Some("1d,3d,7d"),
-        "times of the reminders, since the start of the outage",
+        "times of the reminders, since the prompt",
     ),
     span("policy.reminder_pause", "RELINK_POLICY_REMINDER_PAUSE", "1d", "least time between two messages to a person"),
     row("policy.per_person", "RELINK_POLICY_PER_PERSON", Switch, Some("true"), "one external_id is one person"),

@@ -82,7 +82,7 @@ impl TransitionBuilder<'_> {
             Turn::Now | Turn::Mentioned => Prompt::Sent,
         };
         if episode.prompt == Prompt::Sent {
-            episode.pause_reminders(self.now, self.policy);
+            episode.start_reminders(self.now, self.policy);
         }
         if turn == Turn::Now {
             self.send_message(Notice::UpdateRequired, Some(episode));

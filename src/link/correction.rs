@@ -192,8 +192,8 @@ impl Corrector<'_> {
         let opened_at = self.past(opened_at);
         let pause = self.policy.reminder_pause();
         // The next reminder as if the last message to the user had been sent now.
-        let step = self.policy.reminders().get(reminders_count as usize);
-        let latest = step.map(|&step| opened_at.after(step).max(self.now.after(pause)));
+        let distance = self.policy.reminder_distance(reminders_count);
+        let latest = distance.map(|distance| self.now.after(distance.max(pause)));
         let next_reminder_at = next_reminder_at.map(|at| latest.map_or(at, |latest| at.min(latest)));
         Episode {
             number,

@@ -96,7 +96,7 @@ impl Episode {
 
     /// A new episode. The caller emits the prompt if `prompt` is [`Prompt::Sent`].
     pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
-        let next_reminder_at = policy.reminders().first().map(|&step| now.after(step));
+        let next_reminder_at = policy.reminder_distance(0).map(|distance| now.after(distance));
         Self { next_reminder_at, ..Self::new(EpisodeNumber(number), cause, now, prompt) }
     }
 
@@ -105,19 +105,27 @@ impl Episode {
         self.observed_at.unwrap_or(self.opened_at)
     }
 
-    /// Counts a sent reminder and schedules the next one. The policy counts from the opening of the episode; a reminder
-    /// that would be due at once is postponed by the reminder pause.
-    pub(super) fn count_reminder(&mut self, now: Timestamp, policy: &Policy) {
-        self.reminders_count += 1;
+    /// Schedules the first reminder. The policy counts from the prompt, which may be days after the opening of the episode.
+    pub(super) fn start_reminders(&mut self, now: Timestamp, policy: &Policy) {
         self.remind_by = None;
-        self.next_reminder_at = policy
-            .reminders()
-            .get(self.reminders_count as usize)
-            .map(|&step| self.opened_at.after(step).max(now.after(policy.reminder_pause())));
+        self.next_reminder_at = policy.reminder_distance(self.reminders_count).map(|distance| now.after(distance));
     }
 
-    /// Postpones the next reminder by the reminder pause. Used when the user has just been prompted, or an operator has
-    /// unmuted the link: a reminder at once would look like a second prompt.
+    /// Counts a sent reminder and schedules the next one. The distances between the reminders are those of the policy. A reminder that is
+    /// late by more than the reminder pause moves the next ones too: else they would follow one another, a pause apart.
+    pub(super) fn count_reminder(&mut self, now: Timestamp, policy: &Policy) {
+        let pause = policy.reminder_pause();
+        // Failed attempts have postponed it by at most a pause, and do not move the next ones.
+        let due_at = self.remind_by.map(|latest| latest.before(pause)).or(self.next_reminder_at).unwrap_or(now);
+        let from = due_at.max(now.before(pause));
+        self.reminders_count += 1;
+        self.remind_by = None;
+        let distance = policy.reminder_distance(self.reminders_count);
+        self.next_reminder_at = distance.map(|distance| from.after(distance).max(now.after(pause)));
+    }
+
+    /// Postpones the next reminder by the reminder pause. Used when an operator has unmuted the link: a reminder at once would look like
+    /// a second prompt.
     pub(super) fn pause_reminders(&mut self, now: Timestamp, policy: &Policy) {
         self.remind_by = None;
         self.next_reminder_at = self.next_reminder_at.map(|at| at.max(now.after(policy.reminder_pause())));

@@ -53,7 +53,7 @@ pub struct PolicySettings {
     pub settle_window: Duration,
     /// For how long a message with a known dedup key is refused as a repeat.
     pub repeat_window: Duration,
-    /// When the reminders are due, counted from the opening of the episode.
+    /// When the reminders are due, counted from the prompt.
     pub reminders: Vec<Duration>,
     /// The shortest time between two messages to one person.
     pub reminder_pause: Duration,
@@ -217,8 +217,12 @@ impl Policy {
         self.0.verify_wait * self.0.verify_attempts_max
     }
 
-    pub(super) fn reminders(&self) -> &[Duration] {
-        &self.0.reminders
+    /// How long after the prompt, or after the reminder before it, the next reminder is due, if `count` reminders have been sent. `None`: all
+    /// have been sent.
+    pub(super) fn reminder_distance(&self, count: u32) -> Option<Duration> {
+        let count = count as usize;
+        let before = count.checked_sub(1).and_then(|before| self.0.reminders.get(before)).copied().unwrap_or_default();
+        self.0.reminders.get(count).map(|&step| step.saturating_sub(before))
     }
 
     pub(super) const fn reminder_pause(&self) -> Duration {

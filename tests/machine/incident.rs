@@ -92,6 +92,35 @@ fn a_link_that_is_still_broken_gets_its_one_prompt_and_reminders_a_day_later() {
 }
 
 #[test]
+fn after_a_late_prompt_the_reminders_keep_their_distances() {
+    let mut scene = Scene::asked();
+    scene.incident = true;
+    let opened_at = scene.now;
+    while scene.now < shift(opened_at, 10 * DAY) {
+        assert_eq!(scene.is_due(), []);
+    }
+    scene.incident = false;
+    // relink asks Belvo, and prompts without an answer.
+    while prompts(&scene.is_due()) == 0 {}
+    let prompted_at = scene.now;
+    for days in [1, 3, 7] {
+        scene.is_due();
+        assert_eq!(scene.now, shift(prompted_at, days * DAY));
+    }
+
+    // A reminder that waits for a week moves the next one.
+    let mut scene = Scene::asked();
+    scene.is_read(Status::Invalid);
+    scene.incident = true;
+    while scene.is_due().is_empty() && scene.now < shift(START, 10 * DAY) {}
+    scene.incident = false;
+    assert_eq!(scene.is_due().len(), 1);
+    let reminded_at = scene.now;
+    assert_eq!(scene.is_due().len(), 1);
+    assert!(scene.now >= shift(reminded_at, DAY + DAY / 2), "{reminded_at} {}", scene.now);
+}
+
+#[test]
 fn a_reminder_waits_for_the_end_of_the_incident_too() {
     let mut scene = Scene::asked();
     scene.is_read(Status::Invalid);
