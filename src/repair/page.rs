@@ -292,6 +292,7 @@ impl Filler<'_> {
                 View::InProgress => &texts.in_progress,
                 View::Superseded => &texts.superseded,
                 View::Checking => &texts.checking,
+                View::StillChecking => &texts.still_checking,
                 View::Repaired if self.page.is_return => &texts.all_set,
                 View::Repaired => &texts.already_repaired,
                 View::Replaced => &texts.replaced,
@@ -340,6 +341,7 @@ impl Filler<'_> {
                     (self.button(texts.start, true, query))
                 },
                 Shown::View(View::InProgress) => (self.button(texts.start_again, true, query)),
+                Shown::View(View::StillChecking) => (self.button(texts.try_again, true, query)),
                 Shown::View(View::Checking | View::Unknown) => {},
                 Shown::NotNow => a class="button" href=(here(self.page.locale, query)) { (texts.try_again) },
                 Shown::Widget(widget) => (self.widget(widget)),
@@ -434,7 +436,7 @@ fn sign(view: View) -> Markup {
                 circle cx="24" cy="24" r="21" {}
                 path d="M14.5 24.5l6.5 6.5 12.5-13.5" {}
             },
-            View::InProgress | View::Checking => svg class="sign waits" viewBox="0 0 48 48" aria-hidden="true" {
+            View::InProgress | View::Checking | View::StillChecking => svg class="sign waits" viewBox="0 0 48 48" aria-hidden="true" {
                 circle cx="24" cy="24" r="19" {}
             },
             _ => {},

@@ -20,6 +20,7 @@ pub(super) struct Texts {
     /// The user has connected the bank anew.
     pub(super) superseded: Message,
     pub(super) checking: Message,
+    pub(super) still_checking: Message,
     pub(super) all_set: Message,
     pub(super) already_repaired: Message,
     pub(super) replaced: Message,
@@ -111,6 +112,10 @@ const EN: Texts = Texts {
         "We are checking the connection",
         "This takes a few seconds, sometimes some minutes. You may close this page.",
     ),
+    still_checking: message(
+        "The bank has not confirmed it yet",
+        "This can take some minutes, and you may close this page. If something went wrong on the page before, try again.",
+    ),
     all_set: message("All set", "{bank} is connected again. There is nothing else to do."),
     already_repaired: message("This is already fixed", "{bank} is connected again. There is nothing to do."),
     replaced: message(
@@ -185,6 +190,10 @@ const ES: Texts = Texts {
         "Estamos revisando la conexión",
         "Tarda unos segundos, a veces algunos minutos. Puedes cerrar esta página.",
     ),
+    still_checking: message(
+        "El banco todavía no lo ha confirmado",
+        "Puede tardar algunos minutos; puedes cerrar esta página. Si algo salió mal en la página anterior, intenta de nuevo.",
+    ),
     all_set: message("Todo listo", "{bank} está conectado otra vez. No tienes que hacer nada más."),
     already_repaired: message("Ya está arreglado", "{bank} está conectado otra vez. No tienes que hacer nada."),
     replaced: message(
@@ -258,6 +267,10 @@ const PT: Texts = Texts {
     checking: message(
         "Estamos verificando a conexão",
         "Isso leva alguns segundos, às vezes alguns minutos. Você pode fechar esta página.",
+    ),
+    still_checking: message(
+        "O banco ainda não confirmou",
+        "Isso pode levar alguns minutos; você pode fechar esta página. Se algo deu errado na página anterior, tente novamente.",
     ),
     all_set: message("Tudo pronto", "{bank} está conectado novamente. Você não precisa fazer mais nada."),
     already_repaired: message("Já está resolvido", "{bank} está conectado novamente. Você não precisa fazer nada."),

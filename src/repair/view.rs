@@ -17,6 +17,8 @@ pub enum View {
     Superseded,
     /// Belvo is being asked whether the link works.
     Checking,
+    /// The same, and the first answer did not show that the link works. Perhaps the user left the widget without an end.
+    StillChecking,
     /// The episode is over and the link works.
     Repaired,
     /// The link has a later episode, for which a later notice was sent.
@@ -60,7 +62,12 @@ impl View {
             return Self::Replaced;
         }
         match &link.state {
-            State::Updating { phase: UpdatePhase::Verifying { after: AttemptEnd::Claimed, .. }, .. } => Self::Checking,
+            State::Updating {
+                phase: UpdatePhase::Verifying { after: AttemptEnd::Claimed, asked_count, .. }, ..
+            } => {
+                // A new token never disturbs the check (`restart_update` in `link::repair`).
+                if *asked_count > 1 && now < claims.expires_at { Self::StillChecking } else { Self::Checking }
+            }
             // Without a button: it would create tokens, and so prolong the attempt, for ever.
             _broken if now >= claims.expires_at => Self::Expired,
             State::Updating { phase: UpdatePhase::WithUser { .. }, .. } => Self::InProgress,
@@ -80,14 +87,14 @@ impl View {
         match self {
             Self::NeedsYou(need) => !matches!(need, Need::Nothing),
             // Perhaps the two connections are of different logins, and the user needs both.
-            Self::InProgress | Self::Superseded => true,
+            Self::InProgress | Self::Superseded | Self::StillChecking => true,
             Self::Checking | Self::Repaired | Self::Replaced | Self::Removed | Self::Expired | Self::Unknown => false,
         }
     }
 
     /// Whether the view changes by itself soon.
     pub const fn is_passing(self) -> bool {
-        matches!(self, Self::InProgress | Self::Checking)
+        matches!(self, Self::InProgress | Self::Checking | Self::StillChecking)
     }
 }
 
@@ -124,14 +131,25 @@ mod tests {
     }
 
     fn verifying(after: AttemptEnd) -> State {
-        let phase = UpdatePhase::Verifying { after, asked_count: 1, until: LATER };
+        asked(after, 1)
+    }
+
+    fn asked(after: AttemptEnd, asked_count: u32) -> State {
+        let phase = UpdatePhase::Verifying { after, asked_count, until: LATER };
         State::Updating { episode: episode(2, Cause::Credentials), phase }
+    }
+
+    #[test]
+    fn a_check_that_takes_long_has_a_button() {
+        assert_eq!(view(asked(AttemptEnd::Claimed, 2), NOW), View::StillChecking);
+        assert!(View::StillChecking.may_start());
+        assert_eq!(view(asked(AttemptEnd::Claimed, 2), LATER), View::Checking, "the address has expired");
     }
 
     #[test]
     fn a_claim_is_never_disturbed_and_an_abandoned_attempt_can_be_repeated() {
         assert_eq!(view(verifying(AttemptEnd::Claimed), NOW), View::Checking);
-        assert!(!View::Checking.may_start(), "a new token would begin another attempt");
+        assert!(!View::Checking.may_start(), "the answer comes in seconds");
         for after in [AttemptEnd::Abandoned, AttemptEnd::TimedOut] {
             assert_eq!(view(verifying(after), NOW), View::NeedsYou(Need::Credentials));
         }

@@ -54,7 +54,10 @@ pub(super) async fn take(
         Err(problem) => return not_now(pages, &visit, problem),
     };
     // A callback counts for its own episode only. A preview of the address asks with HEAD.
-    let is_open = matches!(opened.view, View::NeedsYou(_) | View::InProgress | View::Superseded | View::Checking);
+    let is_open = matches!(
+        opened.view,
+        View::NeedsYou(_) | View::InProgress | View::Superseded | View::Checking | View::StillChecking
+    );
     let widget =
         widget_event(&event, query.as_deref().unwrap_or_default()).filter(|_| is_open && method == Method::GET);
     if let (Some(widget), Some(link)) = (widget, &opened.link)
