@@ -38,6 +38,10 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }
 
+fn in_tests(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(name)
+}
+
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).expect("the examples are there")
 }
@@ -345,7 +349,6 @@ async fn a_receiver_in_javascript_handles_each_notice_once() {
 /// The output stream is the bucket: the clients find the states and nothing else, with a longer history than they would create.
 #[tokio::test(flavor = "multi_thread")]
 async fn key_value_clients_read_the_states() {
-    let in_tests = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(name);
     let mut in_python = Command::new(python().await);
     in_python.arg(in_tests("key_value.py"));
     let mut in_javascript = Command::new("node");
@@ -371,6 +374,16 @@ async fn key_value_clients_read_the_states() {
         let printed = within("a client", run(&mut client)).await.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(serde_json::from_str::<Value>(&printed).expect("JSON"), expected);
     }
+}
+
+/// The official parser finds nothing in the document, and can read all that it refers to.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_asyncapi_document_is_valid() {
+    let program = node_program(in_tests("package.json"), in_tests("asyncapi.mjs")).await;
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/asyncapi.json");
+    let printed = within("the parser", run(Command::new("node").arg(program).arg(document))).await;
+    let printed: Value = serde_json::from_str(&printed.unwrap_or_else(|error| panic!("{error}"))).expect("JSON");
+    assert_eq!(printed, json!({"version": "3.1.0", "findings": []}));
 }
 
 impl TestNats {

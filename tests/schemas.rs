@@ -178,7 +178,7 @@ fn every_reference_has_a_target() {
 fn the_asyncapi_document_has_the_required_members() {
     let (_, text) = documents().into_iter().find(|(name, _)| name == "asyncapi.json").expect("it is written");
     let document: Value = serde_json::from_str(&text).expect("it is JSON");
-    assert_eq!(document["asyncapi"], "3.0.0");
+    assert_eq!(document["asyncapi"], "3.1.0");
     for needed in ["/info/title", "/info/version", "/servers/nats/host", "/servers/nats/protocol"] {
         assert!(document.pointer(needed).is_some_and(Value::is_string), "{needed}");
     }

@@ -88,7 +88,7 @@ pub(super) fn document(schemas: &[MessageSchema], examples: &[Example]) -> Value
         messages.insert(name.to_owned(), message(schema, channel.is_input, &of_name));
     }
     json!({
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "id": "urn:relink:asyncapi:1",
         "info": {
             "title": "relink",
