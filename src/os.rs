@@ -1,4 +1,4 @@
-//! Limits and defaults that the operating system gives a process: open files, and the permissions of new files.
+//! Limits and defaults that the operating system gives a process: open files, the permissions of new files, and the priority of threads.
 //!
 //! On other systems than Unix these functions change nothing.
 
@@ -23,6 +23,15 @@ pub fn descriptor_limit() -> Option<u64> {
     return rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     #[cfg(not(unix))]
     None
+}
+
+/// Lowers the priority of the calling thread (its *nice* value becomes 10), so that it gets less time while all CPUs are busy. Only on Linux,
+/// where each thread has a priority of its own.
+pub fn lower_thread_priority() {
+    // Without a process the call is about the calling thread (setpriority(2), "C library/kernel differences"). A system that refuses it
+    // leaves the priority as it was.
+    #[cfg(target_os = "linux")]
+    let _refused = rustix::process::setpriority_process(None, 10);
 }
 
 /// The number of the signal for a file that would exceed the limit of its size.

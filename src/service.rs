@@ -10,6 +10,7 @@
 //! `RELINK_STOP_TIMEOUT` (`stop`). If the store hangs, the process ends (`watchdog`). relink's own nats-server is started again if it ends
 //! (`own_server`). If another NATS cannot be reached at the start, only the journal and the HTTP server begin (`nats`).
 
+mod background;
 mod data_directory;
 pub mod doctor;
 mod nats;
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::background::Background;
 use self::nats::Bus;
 use self::own_server::OwnServer;
 pub use self::probe::{connect, probe};
@@ -89,6 +91,8 @@ pub struct Service {
     watchdog: Watchdog,
     traces: Option<Exporting>,
     stop_timeout: Duration,
+    /// The last field: its threads end after everything else.
+    _background: Background,
 }
 
 /// A task that is aborted when its handle is dropped.
@@ -126,10 +130,11 @@ impl Service {
     /// # Errors
     /// The first part that cannot start, with the setting to change.
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
+        let background = Background::start().context("starting threads")?;
         let store = open_store(config)?;
         let traces = traces::start(config)?;
         let Bus { client, own_server, status: server_status, is_ready, waiting } =
-            nats::start(config, server_source).await?;
+            nats::start(config, server_source, &background).await?;
         let context = jetstream::new(client.clone());
         let subjects = config.nats.subjects.clone();
 
@@ -148,7 +153,8 @@ impl Service {
         let http_address = listener.local_addr()?;
         let proxy = BoundProxy::bind(config).await?;
 
-        let publisher = Publisher::start(client.clone(), subjects.clone(), PublisherOptions::default());
+        let publisher =
+            background.call(|| Publisher::start(client.clone(), subjects.clone(), PublisherOptions::default()));
         let dead_letters = DeadLetters::new(context.clone(), subjects.clone());
         let target = NatsTarget { publisher: publisher.clone(), dead_letters: dead_letters.clone() };
         let (journal, forwarder) = open_journal(config, target)?;
@@ -178,8 +184,8 @@ impl Service {
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let forwarder_stop = CancellationToken::new();
-        let forwarder = spawn(forwarder.run(forwarder_stop.clone()));
-        let node = spawn(after(is_ready.clone(), node_stop.clone(), node.run(node_stop.clone())));
+        let forwarder = background.spawn(forwarder.run(forwarder_stop.clone()));
+        let node = background.spawn(after(is_ready.clone(), node_stop.clone(), node.run(node_stop.clone())));
         let watch = Watch::new(context.clone(), subjects.clone(), &config.nats.streams, recreated);
         let not_ready = readiness::collect(Sources {
             phase: phase.clone(),
@@ -202,7 +208,7 @@ impl Service {
             let known = KnownLinks { store: Arc::new(store.clone()), policy: config.policy.clone() };
             let worker = Worker::new(Arc::new(publisher.clone()), belvo, known, guard.clone(), clock.clone());
             let worker = worker.run(context.clone(), subjects.clone(), stop.clone());
-            spawn(after_correction(clock.clone(), stop.clone(), worker))
+            background.spawn(after_correction(clock.clone(), stop.clone(), worker))
         });
         let histories = Histories::new(context.clone(), subjects.clone());
         let events = Events::new(context.clone(), subjects.clone());
@@ -218,7 +224,7 @@ impl Service {
             };
             let reconciler = Reconciler::new(reconciler_settings(config), parts);
             let sweeps = reconciler.clone().run(ready(phase.clone()), stop.clone());
-            let task = spawn(after_correction(clock, stop.clone(), sweeps));
+            let task = background.spawn(after_correction(clock, stop.clone(), sweeps));
             (reconciler, task)
         });
         if jobs.is_none() {
@@ -228,7 +234,7 @@ impl Service {
             );
         }
         let proxy = proxy.map(|proxy| proxy.start(config, &journal, stop.clone())).transpose()?;
-        let outbound = outbound::start(config, &targets, &context, &dead_letters, &is_ready, &stop);
+        let outbound = background.call(|| outbound::start(config, &targets, &context, &dead_letters, &is_ready, &stop));
         let parts = Parts {
             journal,
             dead_letters,
@@ -276,6 +282,7 @@ impl Service {
             watchdog,
             traces,
             stop_timeout: config.service.stop_timeout,
+            _background: background,
         })
     }
 

@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Task;
+use super::background::Background;
 use super::own_server::{self, OwnServer, ServerStatus};
 use super::readiness;
 use crate::config::Config;
-use crate::nats::connection::Access;
+use crate::nats::connection::{Access, AccessError};
 use crate::nats::server::{NatsServer, ServerError, ServerOptions, min_version_check};
 use crate::nats::server_binary::{ServerSource, locate};
 use crate::nats::server_health::ServerMonitor;
@@ -45,11 +46,11 @@ pub(super) struct Bus {
 ///
 /// # Errors
 /// The settings of NATS cannot be used, or relink's own server cannot be started.
-pub(super) async fn start(config: &Config, source: ServerSource) -> anyhow::Result<Bus> {
+pub(super) async fn start(config: &Config, source: ServerSource, background: &Background) -> anyhow::Result<Bus> {
     let monitor_url = config.nats.monitor_url.as_ref().and_then(|url| url.expose().next());
     if let Some(server) = start_server(config, source).await? {
         let access = Access::of_urls([server.url_with_login().expose_secret()])?;
-        let client = access.connect("relink").await.with_context(|| cannot_connect(&access))?;
+        let client = connect(background, &access).await.with_context(|| cannot_connect(&access))?;
         durability::warn_of_an_old_server(min_version_check(&client)?);
         let context = jetstream::new(client.clone());
         let server = own_server::ensure_streams(server, &context, &config.nats.subjects, &config.nats.streams).await?;
@@ -60,7 +61,7 @@ pub(super) async fn start(config: &Config, source: ServerSource) -> anyhow::Resu
     let monitor = monitor_url.map(ServerMonitor::new).transpose().map_err(anyhow::Error::msg)?;
     let status = monitor.map(readiness::watch_server);
     let access = config.nats.access.clone().map_or_else(|| Access::of_urls([]), Ok)?;
-    match access.connect("relink").await {
+    match connect(background, &access).await {
         Ok(client) => {
             make_ready(&client, config).await?;
             Ok(Bus { client, own_server: None, status, is_ready: ready(), waiting: None })
@@ -70,13 +71,24 @@ pub(super) async fn start(config: &Config, source: ServerSource) -> anyhow::Resu
                 %error,
                 "NATS at {access} cannot be reached; relink takes inputs into its journal, and begins its other work when it can be reached"
             );
-            let client = access.connect_later("relink").await.with_context(|| cannot_connect(&access))?;
+            let client = connect_later(background, &access).await.with_context(|| cannot_connect(&access))?;
             let (sender, is_ready) = watch::channel(false);
             let waiting = super::spawn(wait_until_ready(client.clone(), config.clone(), sender));
             Ok(Bus { client, own_server: None, status, is_ready, waiting: Some(waiting) })
         }
         Err(error) => Err(error).with_context(|| cannot_connect(&access)),
     }
+}
+
+/// The task that reads and writes the connection runs in the background too.
+async fn connect(background: &Background, access: &Access) -> Result<async_nats::Client, AccessError> {
+    let access = access.clone();
+    background.run(async move { access.connect("relink").await }).await
+}
+
+async fn connect_later(background: &Background, access: &Access) -> Result<async_nats::Client, AccessError> {
+    let access = access.clone();
+    background.run(async move { access.connect_later("relink").await }).await
 }
 
 fn ready() -> watch::Receiver<bool> {
