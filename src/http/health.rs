@@ -31,7 +31,8 @@ pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Rea
         // relink still stores and decides, so this is no reason to send inputs elsewhere.
         let are_keys_refused = server.belvo.as_ref().is_some_and(belvo::Client::are_keys_refused);
         let warnings = [(are_keys_refused, KEYS_REFUSED), (server.observe, OBSERVES)];
-        let warnings = warnings.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect();
+        let warnings = warnings.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned());
+        let warnings = warnings.chain(server.journal.last_failure()).collect();
         return Ok(Json(Ready { status: "ready", journal, warnings }));
     }
     let detail = format!("relink cannot store inputs or decide about links now: {}.", reasons.join("; "));

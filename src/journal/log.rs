@@ -119,9 +119,10 @@ impl<D: Disk> Log<D> {
     /// How much waits to be published.
     pub(super) fn waiting(&self) -> Waiting {
         let segments = self.lock();
-        let last = segments.files.back().map_or(0, |segment| segment.last);
+        // Between two segments there may be numbers of records that were refused, because the disk failed.
+        let count = |segment: &Segment| segment.last.saturating_sub(segments.published.max(segment.first - 1));
         Waiting {
-            records: last.saturating_sub(segments.published),
+            records: segments.files.iter().map(count).sum(),
             bytes: segments.files.iter().map(|segment| segment.length).sum(),
         }
     }

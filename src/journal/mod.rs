@@ -307,6 +307,15 @@ impl Journal {
         (at.elapsed() < FAILURE_COUNTS).then(|| format!("the journal cannot be written: {problem}"))
     }
 
+    /// The error of the last write and how long ago it was, as one sentence; `None` if that write was successful, or if there was none.
+    pub fn last_failure(&self) -> Option<String> {
+        let (at, problem) = self.shared.failed()?;
+        let secs = at.elapsed().as_secs();
+        Some(format!(
+            "the last write of the journal failed {secs} s ago, and its senders got 503: {problem}; check the disk of the data directory"
+        ))
+    }
+
     fn check_limits(&self) -> Result<(), JournalError> {
         let Waiting { bytes, since, records: _ } = self.shared.waiting();
         let Options { bytes_max, age_max, .. } = self.options;

@@ -170,6 +170,8 @@ proptest! {
         nats.is_away.store(false, Ordering::Relaxed);
         parts.disk.fail(false);
         parts.publish_all();
+        // What was refused does not wait. After damage, the number of records in it is a guess.
+        prop_assert!(is_damaged || parts.shared.waiting().records == 0);
 
         let inputs = lock(&nats.inputs);
         let number_of = |body: &Bytes| -> u64 { std::str::from_utf8(&body[..9]).unwrap().parse().unwrap() };
@@ -356,8 +358,11 @@ async fn a_full_journal_and_a_failing_disk_refuse_messages_and_recover() {
     disk.fail(true);
     assert!(matches!(journal.append(entry("x")).await, Err(JournalError::Disk { .. })));
     assert!(journal.problem().is_some_and(|problem| problem.contains("cannot be written")));
+    assert!(journal.last_failure().is_some_and(|failure| failure.contains("check the disk")));
+    assert_eq!(journal.waiting().records, 0, "its sender got an error");
     disk.fail(false);
     journal.append(entry("x".repeat(2_000))).await.unwrap();
+    assert_eq!((journal.waiting().records, journal.last_failure()), (1, None));
     assert_eq!(journal.append(entry("y")).await, Err(JournalError::Full { max: 1_000 }));
     assert!(journal.problem().is_some());
     assert!(matches!(forwarder.step().await, Step::Failed(_)));
