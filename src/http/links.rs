@@ -115,7 +115,7 @@ pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<S
 
 /// The record without `recent`, which only relink uses.
 pub(super) fn public(stored: &StoredLink) -> Result<Record, Problem> {
-    let mut record = stored.parse()?;
+    let mut record = stored.parse().map_err(Problem::internal)?;
     record.recent.0.clear();
     Ok(record)
 }

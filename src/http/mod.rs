@@ -279,7 +279,8 @@ impl Server {
         let query = move || store.check_complete().and_then(|()| query(store.as_ref()));
         let result = tokio::task::spawn_blocking(query).await;
         // A panic message may quote a record, so it is not logged.
-        result.map_err(|_panic| Problem::internal("reading the store panicked"))?.map_err(Problem::from)
+        let result = result.map_err(|_panic| Problem::internal("reading the store panicked"))?;
+        result.map_err(|error| Problem::of_store(error, &self.not_ready.borrow()))
     }
 }
 

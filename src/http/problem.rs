@@ -82,6 +82,11 @@ impl Kind {
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "relink is not ready"),
         }
     }
+
+    /// Whether nothing has failed: an operator has chosen it, a limit is reached, or relink is still starting.
+    const fn is_refusal(self) -> bool {
+        matches!(self, Self::Busy | Self::NoBelvoKeys | Self::Observing | Self::NotReady)
+    }
 }
 
 /// A problem: becomes the response.
@@ -100,7 +105,7 @@ pub(super) struct Problem {
 pub(super) struct LoggedProblem {
     pub(super) id: Uuid,
     pub(super) slug: &'static str,
-    /// Whether relink, or what it needs, has failed. A limit that is reached is no failure.
+    /// Whether relink, or what it needs, has failed.
     pub(super) is_failure: bool,
     pub(super) log_detail: String,
 }
@@ -208,13 +213,16 @@ impl From<JournalError> for Problem {
     }
 }
 
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
+impl Problem {
+    /// A read of the store has failed. `reasons` say why relink is not ready, for example because it has never reached NATS.
+    pub(super) fn of_store(error: StoreError, reasons: &[String]) -> Self {
         match &error {
             StoreError::Damaged(_) | StoreError::Incomplete => {
-                Self::new(Kind::Unavailable, "The store is being rebuilt; try again.")
-                    .retry_after_secs(5)
-                    .log_detail(error)
+                let mut detail = "relink has not read the states of all links from NATS yet".to_owned();
+                if !reasons.is_empty() {
+                    detail = format!("{detail}: {}", reasons.join("; "));
+                }
+                Self::new(Kind::NotReady, format!("{detail}. Try again.")).retry_after_secs(5).log_detail(error)
             }
             StoreError::Disk(_)
             | StoreError::DamagedAgain { .. }
@@ -261,7 +269,7 @@ impl IntoResponse for Problem {
             response.extensions_mut().insert(LoggedProblem {
                 id,
                 slug,
-                is_failure: status.is_server_error() && self.kind != Kind::Busy,
+                is_failure: status.is_server_error() && !self.kind.is_refusal(),
                 log_detail: self.log_detail.unwrap_or(self.detail),
             });
         }

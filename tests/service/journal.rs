@@ -64,6 +64,12 @@ async fn relink_starts_and_takes_webhooks_while_nats_is_down() {
     assert_eq!((status, &body["journal"]["waiting"]), (503, &json!(4)), "{body}");
     let (status, body) = get(&relink, "/readyz/inputs").await;
     assert_eq!((status, &body["status"]), (200, &json!("ready")));
+    // A read says why there are no links yet, and the log has no error, because nothing has failed.
+    let (status, body) = get(&relink, "/v1/links").await;
+    let detail = body["detail"].as_str().expect("a detail");
+    assert!(status == 503 && detail.contains("NATS cannot be reached since the start"), "{body}");
+    relink.wait_for_log_after(0, "a request was refused").await;
+    assert!(!relink.seen.iter().any(|line| line.contains("ERROR")), "{:?}", relink.seen);
 
     // What is on the disk survives the process.
     relink.child.kill().await.expect("killed");
