@@ -149,7 +149,8 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
 
 /// What the errors of the service name, and what it is called here: this program has flags, and does not read the settings of `serve` from
 /// the environment.
-const OWN_WORDS: [(&str, &str); 4] = [
+const OWN_WORDS: [(&str, &str); 5] = [
+    ("is another sandbox running there?", "choose another address with --sandbox-listen"),
     ("RELINK_NATS_URL to the address of yours, or ", ""),
     ("RELINK_NATS_PORT_NUMBER", "--nats-port"),
     ("RELINK_DATA_DIR", "--data-dir"),
