@@ -1,6 +1,6 @@
 //! What happens next with a link, as plain sentences.
 
-use super::sentences::{at, of_cause};
+use super::sentences::{at, of_cause, span};
 use crate::contract::{PromptWord, Record, StateWord, UpdatePhaseWord};
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
@@ -21,6 +21,52 @@ pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, observes: b
         steps.push("relink only observes: messages to the user are recorded, and not sent.".to_owned());
     }
     steps
+}
+
+/// What happens next, in some words for a table. It lacks what only the service knows, such as quiet hours: `relink show` has the exact time.
+pub(super) fn next_in_short(record: &Record, observes: bool, now: Timestamp) -> String {
+    let within = |time: Timestamp| {
+        let millis = time.as_millis().saturating_sub(now.as_millis());
+        if millis > 0 { format!("in {}", span(millis)) } else { "now".to_owned() }
+    };
+    let is_broken = matches!(record.state, StateWord::Invalid | StateWord::TokenRequired);
+    let episode = record.episode.as_ref().filter(|_| is_broken);
+    let Some(episode) = episode else {
+        return match (&record.update, &record.suspicion, &record.refresh) {
+            (Some(update), _, _) if update.phase == UpdatePhaseWord::WithUser => {
+                format!("the attempt ends {}", within(update.until.0))
+            }
+            (Some(_), _, _) => "proof of the repair".to_owned(),
+            (None, Some(_), _) => "a report is verified".to_owned(),
+            (None, None, Some(_)) => "missing data".to_owned(),
+            (None, None, None) if record.muted && record.state != StateWord::Removed => "muted".to_owned(),
+            (None, None, None) => "-".to_owned(),
+        };
+    };
+    if episode.superseded_by.is_some() {
+        return "no message: a newer link works".to_owned();
+    }
+    if record.muted {
+        return "no message: muted".to_owned();
+    }
+    let what = match episode.prompt {
+        Some(PromptWord::Muted) => "prompt, if the attempt fails".to_owned(),
+        Some(word @ (PromptWord::Deferred | PromptWord::Postponed | PromptWord::Unidentified)) => {
+            let until = episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| within(until.0));
+            let what = if word == PromptWord::Deferred { "check of the incident" } else { "prompt" };
+            format!("{what} {until}")
+        }
+        Some(PromptWord::Sent) | None => {
+            let due_at =
+                episode.next_reminder_at.map(|next| record.snoozed_until.map_or(next.0, |until| next.0.max(until.0)));
+            let number = episode.reminders_count.saturating_add(1);
+            match due_at.filter(|_| Cause::from(episode.cause) != Cause::Unsupported) {
+                Some(due_at) => format!("reminder {number} {}", within(due_at)),
+                None => "no reminder".to_owned(),
+            }
+        }
+    };
+    if observes { format!("{what}, recorded only") } else { what }
 }
 
 fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> String {

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::ColumnConstraint;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
-use super::due::next_steps;
-use super::output::{BOLD, CLEAR, DIM, colour_of, fitted, line, lines_of, print, print_json, terminal_width};
+use super::due::{next_in_short, next_steps};
+use super::output::{BOLD, CLEAR, DIM, colour_of, line, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
+use super::tables::{Column, table_of};
 use crate::clock;
 use crate::contract::{At, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, Timestamp};
@@ -34,6 +34,18 @@ Examples:
 
 /// The links on one page of the HTTP API.
 const PAGE: usize = 1_000;
+
+/// The columns of the table. An external id may be as long as a link id, so it is the first that a narrow terminal lacks.
+const COLUMNS: [Column; 8] = [
+    Column::always("LINK").whole(),
+    Column::always("STATE").whole(),
+    Column::optional("FOR", 1).whole(),
+    Column::always("INSTITUTION"),
+    Column::optional("EXTERNAL ID", 2),
+    Column::optional("CAUSE", 4).whole(),
+    Column::optional("PROMPT", 3),
+    Column::always("NEXT"),
+];
 
 /// The pause of `--watch` between two tables.
 pub(super) const WATCH_PAUSE: Duration = Duration::from_secs(2);
@@ -155,17 +167,8 @@ fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) ->
     if listed.links.is_empty() {
         return "no link matches\n".to_owned();
     }
-    let mut table = fitted(width);
-    table.set_header(["LINK", "STATE", "FOR", "INSTITUTION", "EXTERNAL ID", "USER"]);
-    for link in &listed.links {
-        table.add_row(row(&printable_json(link), observes, now));
-    }
-    for column in [0, 1, 2] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    let mut text = lines_of(&table);
+    let rows: Vec<_> = listed.links.iter().map(|link| row(&printable_json(link), observes, now)).collect();
+    let mut text = table_of(&COLUMNS, &rows, width);
     let count = listed.links.len();
     if listed.has_more {
         line(&mut text, format_args!("{DIM}the first {}; --limit prints more{DIM:#}", counted(count, "link")));
@@ -179,31 +182,32 @@ fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) ->
     text
 }
 
-fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 6] {
-    let text = |field: &str| link[field].as_str().unwrap_or("-").to_owned();
+fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 8] {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let since = serde_json::from_value::<At>(link["since"].clone())
         .map_or_else(|_| "?".to_owned(), |since| span(now.as_millis().saturating_sub(since.0.as_millis())));
-    [text("link_id"), text("state"), since, text("institution"), text("external_id"), user(link, observes)]
+    let next = super::client::record_of(link)
+        .map_or_else(|_newer| "?".to_owned(), |(record, _)| next_in_short(&record, observes, now));
+    let [id, state, institution, external_id] =
+        ["link_id", "state", "institution", "external_id"].map(|field| text(&link[field]));
+    let cause = text(&link["episode"]["cause"]);
+    [id, state, since, institution, external_id, cause, prompt(&link["episode"], observes), next]
 }
 
-/// What the user of a link has been asked to do.
-fn user(link: &Value, observes: bool) -> String {
-    let episode = &link["episode"];
-    let muted = if link["muted"].as_bool() == Some(true) { ", muted" } else { "" };
-    let Some(cause) = episode["cause"].as_str() else { return format!("-{muted}") };
-    if episode["superseded_by"].is_string() {
-        return format!("{cause}: not asked, a newer link works{muted}");
+/// The messages that the user of a link got about its outage.
+fn prompt(episode: &Value, observes: bool) -> String {
+    if !episode.is_object() {
+        return "-".to_owned();
     }
-    let prompted = match (episode["prompt"].as_str(), episode["reminders_count"].as_u64().unwrap_or(0)) {
-        (Some("deferred"), _) => "prompt deferred".to_owned(),
-        (Some("postponed"), _) => "prompt postponed".to_owned(),
-        (Some("muted"), _) => "not prompted".to_owned(),
+    match (episode["prompt"].as_str(), episode["reminders_count"].as_u64().unwrap_or(0)) {
+        (Some("deferred"), _) => "deferred".to_owned(),
+        (Some("postponed"), _) => "postponed".to_owned(),
+        (Some("muted" | "unidentified"), _) => "not prompted".to_owned(),
         (_, 0) if observes => "prompt recorded, not sent".to_owned(),
         (_, count) if observes => format!("prompt and {} recorded, not sent", counted(count, "reminder")),
         (_, 0) => "prompted".to_owned(),
         (_, count) => format!("prompted, {}", counted(count, "reminder")),
-    };
-    format!("{cause}: {prompted}{muted}")
+    }
 }
 
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
@@ -301,13 +305,21 @@ mod tests {
 
     #[test]
     fn a_table_fits_the_terminal() {
-        let mut links = vec![example("valid", json!({"external_id": "pedro ".repeat(20)}))];
-        let broken = super::super::cases_for_tests().into_iter().filter(|(state, _)| *state == "invalid");
-        links.extend(broken.map(|(state, fields)| example(state, fields)));
+        let mut links: Vec<_> = super::super::cases_for_tests();
+        links.retain(|(state, _)| *state != "removed");
+        let mut links: Vec<_> = links.into_iter().map(|(state, fields)| example(state, fields)).collect();
+        links.push(example("valid", json!({"external_id": "pedro de la casa grande"})));
         let listed = Listed { links, unreadable: Vec::new(), has_more: true };
-        let narrow = anstream::adapter::strip_str(&table(&listed, false, NOW, Some(100))).to_string();
-        assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
-        insta::assert_snapshot!(narrow);
+        let mut all = String::new();
+        for width in [120, 80, 50] {
+            let text = anstream::adapter::strip_str(&table(&listed, false, NOW, Some(width))).to_string();
+            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
+            for word in ["16f68516-bcbc-4cf7-b815-c500d4204e28", "erebor_mx_retail", "token_required", "unconfirmed"] {
+                assert!(text.contains(word), "{word} is whole at {width}: {text}");
+            }
+            line(&mut all, format_args!("width {width}\n{text}"));
+        }
+        insta::assert_snapshot!(all);
     }
 
     #[test]

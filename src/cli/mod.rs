@@ -31,6 +31,7 @@ mod replay;
 mod sentences;
 mod signals;
 mod stats;
+mod tables;
 mod tail;
 mod why;
 
