@@ -128,43 +128,56 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Ti
              `relink unsupersede` reverses this."
         )];
     }
-    let until = || episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| at(until.0, now));
-    let step = match (episode.prompt, episode.prompt_asked_at) {
-        (Some(PromptWord::Muted), _) if record.muted => "The user has not been prompted.".to_owned(),
-        (Some(PromptWord::Muted), _) => "The user has not been prompted, because the user was in the widget already \
-             when the outage became known. The prompt is published if that attempt fails."
-            .to_owned(),
-        (Some(PromptWord::Deferred), None) => format!(
-            "The user has not been prompted, because the institution has an incident: many of its links failed \
-             together, or the institution is down. relink checks again at {}. `relink release` prompts the user now.",
-            until()
-        ),
-        (Some(PromptWord::Deferred), Some(asked_at)) => format!(
-            "The user has not been prompted. After the incident of the institution, relink asked Belvo at {} whether \
-             the link works again; it waits for the answer until {}. The prompt is published if the link is still broken.",
-            asked_at.0,
-            until()
-        ),
-        (Some(PromptWord::Postponed), _) => format!(
-            "The user has not been prompted: {}. The prompt is published at {}, if the link is still broken and no message about \
-             another link mentions it before.",
-            reason_of_wait(record),
-            until()
-        ),
-        (Some(PromptWord::Unidentified), _) => format!(
-            "The user has not been prompted, because relink has never read the link and asks Belvo whose link it is. The prompt is \
-             published with the answer, if the link is still broken, and at the latest at {}.",
-            until()
-        ),
-        (Some(PromptWord::Sent) | None, _) if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
+    let step = match unsent_prompt(record, observes, now) {
+        Some(why) => why,
+        None if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
             "No reminder is due, because the user cannot repair this link.".to_owned()
         }
-        (Some(PromptWord::Sent) | None, _) => reminder(record, episode.reminders_count, due_at, observes, now),
+        None => reminder(record, episode.reminders_count, due_at, observes, now),
     };
     let can_repair = Cause::from(episode.cause) != Cause::Unsupported;
     let any_time =
         can_repair.then(|| "The user may repair the link at any time, without waiting for a message.".to_owned());
     any_time.into_iter().chain([step]).collect()
+}
+
+/// Why the user of a broken link was not prompted, and what ends this; `None` if the prompt is sent, or nobody is to be prompted.
+pub(super) fn unsent_prompt(record: &Record, observes: bool, now: Timestamp) -> Option<String> {
+    let is_broken = matches!(record.state, StateWord::Invalid | StateWord::TokenRequired);
+    let episode = record.episode.as_ref().filter(|episode| is_broken && episode.superseded_by.is_none())?;
+    let until = || episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| at(until.0, now));
+    let published = if observes { "recorded" } else { "published" };
+    let what = match (episode.prompt?, episode.prompt_asked_at) {
+        (PromptWord::Sent, _) => return None,
+        (PromptWord::Muted, _) if record.muted => String::new(),
+        (PromptWord::Muted, _) => format!(
+            ", because the user was in the widget already when the outage became known. The prompt is {published} if that attempt fails"
+        ),
+        (PromptWord::Deferred, None) => format!(
+            ", because the institution has an incident: many of its links failed together, or the institution is down. relink checks \
+             again at {}. `relink release` ends this wait: then the prompt is {published}, but not in quiet hours, and not within the \
+             pause after another message to the person",
+            until()
+        ),
+        (PromptWord::Deferred, Some(asked_at)) => format!(
+            ". After the incident of the institution, relink asked Belvo at {} whether the link works again; it waits for the answer \
+             until {}. The prompt is {published} if the link is still broken",
+            asked_at.0,
+            until()
+        ),
+        (PromptWord::Postponed, _) => format!(
+            ": {}. The prompt is {published} at {}, if the link is still broken and no message about another link mentions it before. \
+             `relink release` does not shorten this wait",
+            reason_of_wait(record),
+            until()
+        ),
+        (PromptWord::Unidentified, _) => format!(
+            ", because relink has never read the link and asks Belvo whose link it is. The prompt is {published} with the answer, if the \
+             link is still broken, and at the latest at {}",
+            until()
+        ),
+    };
+    Some(format!("The user has not been prompted{what}."))
 }
 
 /// Why the user may get no message now. The last message about this link is in the record; the one about another link was in the transition

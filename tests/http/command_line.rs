@@ -61,10 +61,9 @@ async fn a_text_that_is_no_link_id_leads_to_no_other_address() {
         for link in ["nope/../x", "../links/zz", "../summary?", "", "a b"] {
             let output = relink(&bench, &[command, &[link]].concat()).await;
             let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(
-                !output.status.success() && stderr.contains("a link id is 1 to 64"),
-                "{command:?} {link}: {stderr}"
-            );
+            // The exit code of an argument that cannot be used, for every command.
+            assert_eq!(output.status.code(), Some(2), "{command:?} {link}: {stderr}");
+            assert!(stderr.contains("a link id is 1 to 64"), "{command:?} {link}: {stderr}");
         }
     }
     assert!(bench.inputs().await.is_empty());
@@ -200,7 +199,6 @@ async fn errors_are_one_paragraph() {
     for (subject, reason) in [
         ("unknown-link".to_owned(), "404: relink does not know the link unknown-link"),
         (format!("{LINK}.99.1"), "does not contain the message"),
-        ("a b".to_owned(), "a link id is 1 to 64"),
     ] {
         let output = relink(&bench, &["why", &subject]).await;
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -307,40 +305,93 @@ pub(crate) async fn command(bench: &Bench, args: &[&str], handled: impl Fn(&Valu
     tokio::join!(relink(bench, &args), handle).0
 }
 
+/// Publishes this state of the link as the result of a command.
+fn state_of(link: Link, sent: Vec<String>) -> impl Fn(&Value) -> (String, Value) {
+    move |origin| {
+        let mut record = serde_json::to_value(Record::of(&link, 0, because(), sent.clone())).unwrap();
+        record["because"]["origin"] = origin.clone();
+        (format!("$KV.links.{LINK}"), record)
+    }
+}
+
 #[tokio::test]
 async fn a_command_waits_for_its_result() {
     let bench = Bench::new().await;
-    let mute = command(&bench, &["mute"], |origin| {
-        let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
-        (link.version, link.muted) = (2, true);
-        let mut record = serde_json::to_value(Record::of(&link, 0, because(), Vec::new())).unwrap();
-        record["because"]["origin"] = origin.clone();
-        (format!("$KV.links.{LINK}"), record)
-    });
-    let output = mute.await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
+    (link.version, link.muted) = (2, true);
+    let output = command(&bench, &["mute"], state_of(link.clone(), Vec::new())).await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.starts_with("mute: done. The link is unconfirmed."), "{text}");
+    assert!(text.contains(&format!("no prompt and no reminder until `relink unmute {LINK}`")), "{text}");
 
     let bench = Bench::new().await;
-    let refused = |reason: &'static str| {
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    link.snoozed_until = Some(Timestamp::from_millis(4_000_000_000_000));
+    let snooze = &["snooze", "--until", "2096-10-02T07:06:40Z"];
+    let output = command(&bench, snooze, state_of(link.clone(), Vec::new())).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("no reminder before 2096-10-02T07:06:40.000Z (in "), "{text}");
+
+    let bench = Bench::new().await;
+    link.state = State::Removed;
+    let output = command(&bench, &["forget", "--yes"], state_of(link, Vec::new())).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "forget: done. The link is removed. relink ignores all later messages about it.\n");
+
+    let refused = |reason: &'static str, state: Option<&'static str>| {
         move |origin: &Value| {
-            let body = json!({"link_id": LINK, "event": "verify", "reason": reason, "detail": "no \u{1b}keys", "state": null,
+            let body = json!({"link_id": LINK, "event": "verify", "reason": reason, "detail": "no \u{1b}keys", "state": state,
                 "origin": origin});
             (format!("link.refused.{LINK}"), body)
         }
     };
-    let output = command(&bench, &["verify"], refused("cannot_verify")).await;
+    let bench = Bench::new().await;
+    let output = command(&bench, &["verify"], refused("cannot_verify", Some("valid"))).await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!output.status.success() && text == "verify: nothing has changed: no \\u{1b}keys\n", "{text}");
 
     let bench = Bench::new().await;
-    let output = command(&bench, &["unmute"], refused("already_known")).await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    let output = command(&bench, &["unmute"], refused("already_known", Some("valid"))).await;
     assert!(output.status.success(), "the link is as the operator wants it");
+
+    // A link that is removed from the store while the command is on its way.
+    let bench = Bench::new().await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    let output = command(&bench, &["unmute"], refused("already_known", None)).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && text.contains("unmute: relink does not know this link"), "{text}");
+}
+
+#[tokio::test]
+async fn a_command_says_what_was_sent_and_what_was_only_recorded() {
+    let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
+    link.version = 2;
+    let notice = json!({"type": "update_required", "action": "provide_token"});
+    for (kind, expected) in [
+        ("notice", "relink prompted the user: give a new MFA token in the widget.\n".to_owned()),
+        (
+            "observed",
+            "relink would have prompted the user: give a new MFA token in the widget (observe mode).\n\
+             relink only observes: this is recorded, and nothing is sent to the user.\n"
+                .to_owned(),
+        ),
+    ] {
+        let bench = Bench::new().await;
+        bench.put(LINK, "erebor", State::Valid { suspicion: None });
+        publish(&bench, format!("link.{kind}.update_required.{LINK}"), "2.1", &notice).await;
+        let handled = state_of(link.clone(), vec![format!("{LINK}.2.1")]);
+        let output = command(&bench, &["release"], handled).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.starts_with("release: done.") && text.ends_with(&expected), "{text}");
+    }
 }
 
 #[tokio::test]
 async fn a_command_without_its_confirmation_or_time_is_not_sent() {
     let bench = Bench::new().await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
     for (args, reason) in [
         (&["forget", LINK][..], "confirm this with --yes"),
         (&["snooze", LINK], "--until <TIME>"),
