@@ -14,6 +14,7 @@ use super::client::{History, RelinkArgs, RunningRelink, status_of};
 use super::due::unsent_prompt;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
+use super::refusals::{is_about_no_link, is_so_already, why_refused};
 use super::sentences::{at, of_job, of_notice, of_observed, of_state, word_of};
 use crate::clock;
 use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record, StateWord};
@@ -38,9 +39,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest snooze: a mistyped span should not silence a link for ever without a word.
 const SNOOZE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
-
-/// The reason of a refusal that leaves the link as the operator wants it.
-const ALREADY_KNOWN: &str = "already_known";
 
 /// The commands that make sense only for a link that relink knows: with a mistyped id they would create a link, or change nothing. `verify`
 /// reads a link that relink does not know yet, and a link may be forgotten before its first message comes.
@@ -165,13 +163,7 @@ impl Handled {
 
     /// Whether relink refused the command, and the link is not as the operator wants it.
     fn is_failure(&self) -> bool {
-        let is_known = self.result.body["reason"].as_str() == Some(ALREADY_KNOWN) && !self.is_about_no_link();
-        self.result.kind == HistoryKind::Refused && !is_known
-    }
-
-    /// Whether the command was refused, and relink does not know the link.
-    fn is_about_no_link(&self) -> bool {
-        self.result.kind == HistoryKind::Refused && self.result.body["state"].is_null()
+        self.result.kind == HistoryKind::Refused && !is_so_already(&self.result.body)
     }
 }
 
@@ -214,14 +206,11 @@ fn outcome(command: &str, handled: Option<&Handled>, observes: bool, now: Timest
     };
     let entry = &handled.result;
     if entry.kind == HistoryKind::Refused {
-        let detail = printable(entry.body["detail"].as_str().unwrap_or("?"));
-        if handled.is_about_no_link() {
-            line(
-                &mut text,
-                format_args!("{command}: relink does not know this link, and nothing has changed: {detail}"),
-            );
+        let why = printable(why_refused(&entry.body));
+        if is_about_no_link(&entry.body) {
+            line(&mut text, format_args!("{command}: relink does not know this link, and nothing has changed: {why}"));
         } else {
-            line(&mut text, format_args!("{command}: nothing has changed: {detail}"));
+            line(&mut text, format_args!("{command}: nothing has changed: {why}"));
         }
         return text;
     }

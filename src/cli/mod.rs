@@ -27,6 +27,7 @@ mod moment;
 mod observed;
 mod output;
 mod progress;
+mod refusals;
 mod replay;
 mod sentences;
 mod signals;

@@ -106,7 +106,7 @@ What happens next
 What happened, the oldest first
   2023-11-14T22:13:20.000Z  unconfirmed → valid
         Belvo reported in a webhook: data of the link is at Belvo.  data_arrived
-        evidence: a webhook, stored 2023-11-14T22:13:20.000Z, input 1, message w-1
+        evidence: a webhook, stored 2023-11-14T22:13:20.000Z as number 1 of the input stream, message w-1
         relink reported that Belvo has new data (TRANSACTIONS)  data_available  {LINK}.1.1
         relink asked Belvo for the status of the link  verify  {LINK}.1.2
 "
@@ -355,6 +355,17 @@ async fn a_command_waits_for_its_result() {
     bench.put(LINK, "erebor", State::Valid { suspicion: None });
     let output = command(&bench, &["unmute"], refused("already_known", Some("valid"))).await;
     assert!(output.status.success(), "the link is as the operator wants it");
+
+    let bench = Bench::new().await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    let release = |origin: &Value| {
+        let body = json!({"link_id": LINK, "event": "release", "reason": "already_known", "detail": "nothing new", "state": "invalid",
+            "origin": origin});
+        (format!("link.refused.{LINK}"), body)
+    };
+    let output = command(&bench, &["release"], release).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && text.contains("a newer link of the same user works"), "{text}");
 
     // A link that is removed from the store while the command is on its way.
     let bench = Bench::new().await;
