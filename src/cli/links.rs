@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::due::{next_in_short, next_steps};
+use super::listing::{Listed, query_of, read};
 use super::output::{BOLD, CLEAR, DIM, colour_of, line, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use super::tables::{Column, table_of};
@@ -31,9 +31,6 @@ Examples:
   relink show 16f68516-bcbc-4cf7-b815-c500d4204e28
                                        the state of the link, and what happens next
 `relink why` shows how the link came into this state.";
-
-/// The links on one page of the HTTP API.
-const PAGE: usize = 1_000;
 
 /// The columns of the table. An external id may be as long as a link id, so it is the first that a narrow terminal lacks.
 const COLUMNS: [Column; 8] = [
@@ -80,13 +77,6 @@ pub(super) struct ShowArgs {
     relink: RelinkArgs,
 }
 
-/// The links that were read, and whether there are more.
-pub(super) struct Listed {
-    pub(super) links: Vec<Value>,
-    unreadable: Vec<Value>,
-    has_more: bool,
-}
-
 pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
     let LinksArgs { state, institution, external_id, limit, watch, relink } = args;
     let relink = RunningRelink::of(relink)?;
@@ -127,39 +117,6 @@ pub(super) async fn show_text(relink: &RunningRelink, link: &LinkId) -> anyhow::
     let link = relink.get(&format!("/v1/links/{link}")).await?;
     let observing = Observing::of(relink, &link).await?;
     shown(&link, observing, clock::now())
-}
-
-fn query_of(filters: [(&str, Option<String>); 3]) -> String {
-    let filters = filters.into_iter();
-    filters
-        .filter_map(|(name, value)| Some(format!("&{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC))))
-        .collect()
-}
-
-/// Reads links page by page. `filters` is the end of the query; `progress` gets the number of links after each page.
-pub(super) async fn read(
-    relink: &RunningRelink,
-    filters: &str,
-    limit: usize,
-    progress: &mut impl FnMut(usize),
-) -> anyhow::Result<Listed> {
-    let mut listed = Listed { links: Vec::new(), unreadable: Vec::new(), has_more: true };
-    let mut after = String::new();
-    while listed.has_more && listed.links.len() < limit {
-        let wanted = PAGE.min(limit - listed.links.len());
-        let mut page = relink.get(&format!("/v1/links?limit={wanted}{filters}{after}")).await?;
-        let (Value::Array(links), unreadable) = (page["links"].take(), page["unreadable"].take()) else {
-            anyhow::bail!("the answer of relink has no links");
-        };
-        listed.links.extend(links);
-        progress(listed.links.len());
-        listed.unreadable.extend(unreadable.as_array().cloned().unwrap_or_default());
-        let next = page["next"].as_str().map(|next| format!("&after={}", utf8_percent_encode(next, NON_ALPHANUMERIC)));
-        // Ends even if the server repeats a page.
-        listed.has_more = next.as_ref().is_some_and(|next| *next != after);
-        after = next.unwrap_or_default();
-    }
-    Ok(listed)
 }
 
 /// `observes`: relink only observes, so no user got a message.

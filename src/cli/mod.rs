@@ -21,6 +21,7 @@ mod history;
 mod institutions;
 mod last_outage;
 mod links;
+mod listing;
 mod manual;
 mod mcp;
 mod moment;
