@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::due::{next_in_short, next_steps};
-use super::listing::{Listed, query_of, read};
+use super::listing::{Field, Listed, Order, Wanted, read};
 use super::output::{BOLD, CLEAR, DIM, colour_of, line, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use super::tables::{Column, table_of};
@@ -24,6 +24,9 @@ Examples:
   relink links --external-id pedro     the links of one of your users
   relink links --institution erebor_mx_retail --watch
                                        the same table again every two seconds
+  relink links --state invalid --sort since
+                                       those that have been broken longest first
+  relink links --held                  the broken links whose users were not prompted yet
   relink links --limit 100000 --json   all links, for a program";
 
 pub(super) const SHOW_EXAMPLES: &str = "\
@@ -44,6 +47,9 @@ const COLUMNS: [Column; 8] = [
     Column::always("NEXT"),
 ];
 
+/// What `--held` does not list in observe mode.
+const HELD_WHILE_OBSERVING: &str = "relink only observes: it records prompts and sends none. Recorded prompts count as sent, so their links are not listed.\n";
+
 /// The pause of `--watch` between two tables.
 pub(super) const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
@@ -58,6 +64,15 @@ pub(super) struct LinksArgs {
     /// Only links with this external id; the whole id
     #[arg(long, value_name = "ID")]
     external_id: Option<String>,
+    /// Only broken links whose users were not prompted yet, because the prompt is deferred, postponed or muted
+    #[arg(long, conflicts_with = "state")]
+    held: bool,
+    /// Sort by this field, the smallest or oldest first; all links that match are read before the first is printed
+    #[arg(long, value_enum, value_name = "FIELD")]
+    sort: Option<Field>,
+    /// Sort the other way round
+    #[arg(long, requires = "sort")]
+    reverse: bool,
     /// The most links that are printed
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -78,13 +93,14 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
-    let LinksArgs { state, institution, external_id, limit, watch, relink } = args;
+    let LinksArgs { state, institution, external_id, held, sort, reverse, limit, watch, relink } = args;
     let relink = RunningRelink::of(relink)?;
     let filters = [("state", state), ("institution", institution), ("external_id", external_id)];
-    let filters = query_of(filters);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let order = sort.map(|by| Order { by, is_reversed: reverse });
+    let wanted = Wanted::new(filters, limit).sorted(order).held(held);
     loop {
-        let listed = read(&relink, &filters, limit, &mut |_count| {}).await?;
+        let listed = read(&relink, &wanted, &mut |_count| {}).await?;
         let observes = !relink.json && relink.observes().await?;
         if relink.json {
             let Listed { links, unreadable, has_more } = listed;
@@ -94,6 +110,9 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
                 print(CLEAR)?;
             }
             print(&table(&listed, observes, clock::now(), terminal_width()))?;
+            if held && observes {
+                print(HELD_WHILE_OBSERVING)?;
+            }
         }
         if !watch {
             return Ok(ExitCode::SUCCESS);
@@ -108,7 +127,7 @@ pub(super) async fn list_text(
     filters: [(&str, Option<String>); 3],
     limit: usize,
 ) -> anyhow::Result<String> {
-    let listed = read(relink, &query_of(filters), limit, &mut |_count| {}).await?;
+    let listed = read(relink, &Wanted::new(filters, limit), &mut |_count| {}).await?;
     Ok(table(&listed, relink.observes().await?, clock::now(), None))
 }
 

@@ -271,6 +271,19 @@ async fn links_are_listed_with_filters_and_shown() {
     assert!(first.contains("the first 1 link; --limit prints more"), "{first}");
     let json: Value = serde_json::from_str(&printed(&bench, &["links", "--json"]).await).unwrap();
     assert_eq!((json["links"].as_array().map(Vec::len), &json["more"]), (Some(2), &Value::Bool(false)), "{json}");
+    let order = async |args: &[&str]| {
+        let text = printed(&bench, &[&["links", "--json", "--sort"], args].concat()).await;
+        let json: Value = serde_json::from_str(&text).unwrap();
+        let ids = json["links"].as_array().unwrap().iter().map(|link| link["link_id"].as_str().unwrap().to_owned());
+        (ids.collect::<Vec<_>>(), json["more"] == true)
+    };
+    assert_eq!(order(&["institution"]).await, (vec![LINK.to_owned(), "other-link".to_owned()], false));
+    assert_eq!(order(&["institution", "--reverse"]).await, (vec!["other-link".to_owned(), LINK.to_owned()], false));
+    assert_eq!(
+        order(&["state", "--limit", "1"]).await,
+        (vec!["other-link".to_owned()], true),
+        "`unconfirmed`, `valid`"
+    );
     let output = relink(&bench, &["links", "--state", "broken"]).await;
     assert!(String::from_utf8(output.stderr).unwrap().contains("must be one of `unconfirmed`"));
 
