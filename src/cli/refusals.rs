@@ -27,6 +27,9 @@ pub(super) fn of_refused(body: &Value) -> String {
 /// The reason, as a clause.
 pub(super) fn why_refused(body: &Value) -> &str {
     let detail = body["detail"].as_str().unwrap_or("?");
+    if body["reason"] == "nothing_held" {
+        return "no prompt of this link waits for the end of a mute or of an incident; `relink show` has what it waits for";
+    }
     if body["reason"] != ALREADY_KNOWN {
         return detail;
     }

@@ -12,12 +12,16 @@ const COMFORTABLE: usize = 20;
 /// The blanks between two columns; the second number is for a terminal on which the first is too much.
 const GAPS: [u16; 2] = [2, 1];
 
+/// The cell of a field that has nothing to say.
+const NOTHING: &str = "-";
+
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     title: &'static str,
     /// 0: always printed. Of the others, those with small numbers are left out last.
     rank: u8,
+    is_one_of: bool,
     is_whole: bool,
     is_right: bool,
 }
@@ -25,12 +29,17 @@ pub(super) struct Column {
 impl Column {
     /// A column that is always printed.
     pub(super) const fn always(title: &'static str) -> Self {
-        Self { title, rank: 0, is_whole: false, is_right: false }
+        Self { title, rank: 0, is_one_of: false, is_whole: false, is_right: false }
     }
 
     /// A column that is left out if it does not fit. Those with great ranks are left out first.
     pub(super) const fn optional(title: &'static str, rank: u8) -> Self {
         Self { rank, ..Self::always(title) }
+    }
+
+    /// A column that tells rows apart: at least one of those is printed.
+    pub(super) const fn one_of(title: &'static str, rank: u8) -> Self {
+        Self { is_one_of: true, ..Self::optional(title, rank) }
     }
 
     /// The same column with each cell on one line.
@@ -59,19 +68,11 @@ pub(super) fn table_of<const N: usize>(columns: &[Column; N], rows: &[[String; N
     let placed = || columns.iter().enumerate().map(|(at, column)| Placed::of(*column, at, rows));
     let Some(width) = width else { return drawn(&placed().collect::<Vec<_>>(), rows, None, GAPS[0]) };
     let room = usize::from(width);
-    let (mut printed, mut optional): (Vec<_>, Vec<_>) = placed().partition(|placed| placed.column.rank == 0);
-    let fits = |width_of: fn(&Placed) -> usize, gap: u16| {
-        let widths: usize = printed.iter().map(width_of).sum();
-        widths + usize::from(gap) * printed.len().saturating_sub(1) <= room
-    };
-    let [wide, narrow] = GAPS;
-    let gap = if fits(|placed| placed.comfortable, wide) {
-        wide
-    } else if fits(|placed| placed.narrowest, narrow) {
-        narrow
-    } else {
+    let Some((mut printed, gap)) = least(placed().collect(), room) else {
         return blocks(columns, rows, width);
     };
+    let is_printed = |placed: &Placed| printed.iter().any(|printed| printed.at == placed.at);
+    let mut optional: Vec<_> = placed().filter(|placed| !is_printed(placed)).collect();
     optional.sort_by_key(|placed| placed.column.rank);
     let mut left_out = Vec::new();
     let comfortable = |placed: &Placed| placed.comfortable + usize::from(gap);
@@ -94,6 +95,38 @@ pub(super) fn table_of<const N: usize>(columns: &[Column; N], rows: &[[String; N
         line(&mut text, format_args!("{DIM}not shown: {}{DIM:#}", titles.join(", ")));
     }
     text
+}
+
+/// The columns that are printed at least, and the gap between them; `None` if they do not fit.
+fn least(all: Vec<Placed>, room: usize) -> Option<(Vec<Placed>, u16)> {
+    let mut choices: Vec<Option<usize>> =
+        all.iter().filter(|placed| placed.column.is_one_of).map(|placed| Some(placed.at)).collect();
+    if choices.is_empty() {
+        choices.push(None);
+    }
+    let mut narrowest_first = choices.clone();
+    narrowest_first.sort_by_key(|choice| choice.map(|at| all[at].narrowest));
+    let is_printed = |placed: &Placed, choice: Option<usize>| placed.column.rank == 0 || choice == Some(placed.at);
+    let fits = |choice: Option<usize>, gap: u16, width_of: fn(&Placed) -> usize| {
+        let widths: Vec<usize> = all.iter().filter(|placed| is_printed(placed, choice)).map(width_of).collect();
+        widths.iter().sum::<usize>() + usize::from(gap) * widths.len().saturating_sub(1) <= room
+    };
+    let [wide, narrow] = GAPS;
+    // A blank less between the columns is better than a column less, if it is enough for all of them.
+    let all_fit = |gap: u16| {
+        let widths: usize = all.iter().map(|placed| placed.comfortable + usize::from(gap)).sum();
+        widths <= room + usize::from(gap)
+    };
+    if let Some(gap) = GAPS.into_iter().find(|&gap| all_fit(gap)) {
+        return Some((all, gap));
+    }
+    let find = |choices: &[Option<usize>], gap: u16, width_of| {
+        choices.iter().find(|&&choice| fits(choice, gap, width_of)).map(|&choice| (choice, gap))
+    };
+    let (choice, gap) = find(&choices, wide, |placed| placed.comfortable)
+        .or_else(|| find(&choices, narrow, |placed| placed.comfortable))
+        .or_else(|| find(&narrowest_first, narrow, |placed| placed.narrowest))?;
+    Some((all.into_iter().filter(|placed| is_printed(placed, choice)).collect(), gap))
 }
 
 impl Placed {
@@ -140,12 +173,16 @@ fn drawn<const N: usize>(printed: &[Placed], rows: &[[String; N]], width: Option
     lines_of(&table)
 }
 
-/// Each row as a block: one field on a line, and an empty line behind the block.
+/// Each row as a block: one field on a line, and an empty line behind the block. A field that has nothing to say is left out.
 fn blocks<const N: usize>(columns: &[Column; N], rows: &[[String; N]], width: u16) -> String {
     let block = |row: &[String; N]| {
-        let fields: Vec<_> =
-            columns.iter().zip(row).map(|(column, cell)| [column.title.to_owned(), cell.clone()]).collect();
-        let parts = [Column::always("").whole(), Column::always("")].map(|column| column);
+        let fields: Vec<_> = columns
+            .iter()
+            .zip(row)
+            .filter(|(_, cell)| *cell != NOTHING)
+            .map(|(column, cell)| [column.title.to_owned(), cell.clone()])
+            .collect();
+        let parts = [Column::always("").whole(), Column::always("")];
         let placed: Vec<_> = parts.iter().enumerate().map(|(at, column)| Placed::of(*column, at, &fields)).collect();
         // A word that is longer than the line goes beyond its end: the terminal shows it, and a copy of it is whole.
         let needed = placed.iter().map(|placed| placed.narrowest).sum::<usize>() + usize::from(GAPS[0]);
@@ -183,9 +220,24 @@ mod tests {
         let id = "a".repeat(20);
         assert_eq!(shown(None), format!("LINK{:18}FOR   NEXT\n{id}  25 h  reminder in 2 days\n", ""));
         assert_eq!(shown(Some(46)), shown(None), "it just fits");
-        assert_eq!(shown(Some(45)), format!("LINK{:18}NEXT\n{id}  reminder in 2 days\nnot shown: FOR\n", ""));
+        assert_eq!(shown(Some(44)), format!("LINK{:17}FOR  NEXT\n{id} 25 h reminder in 2 days\n", ""));
+        assert_eq!(shown(Some(43)), format!("LINK{:18}NEXT\n{id}  reminder in 2 days\nnot shown: FOR\n", ""));
         let wrapped = format!("LINK{:17}NEXT\n{id} reminder\n{:21}in 2\n{:21}days\nnot shown: FOR\n", "", "", "");
         assert_eq!(shown(Some(29)), wrapped);
+    }
+
+    #[test]
+    fn one_of_the_columns_that_tell_rows_apart_is_printed() {
+        let columns = [Column::always("LINK"), Column::one_of("BANK", 1), Column::one_of("USER", 2)];
+        let titles = |bank: &str, user: &str, width: u16| {
+            let text = table_of(&columns, &[["id", bank, user].map(str::to_owned)], Some(width));
+            text.lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(titles("erebor", "ana", 18), "LINK BANK USER");
+        assert_eq!(titles("erebor", "ana", 15), "LINK BANK");
+        assert_eq!(titles("erebor", "ana", 10), "LINK USER");
+        assert_eq!(titles("erebor", "a-long-id", 11), "LINK BANK");
+        assert_eq!(titles("erebor", "ana", 8), "LINK id", "neither fits: a block");
     }
 
     #[test]
