@@ -17,6 +17,12 @@ pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, observes: b
     if record.muted && record.state != StateWord::Removed {
         steps.push("The link is muted: its user is neither prompted nor reminded until `relink unmute`.".to_owned());
     }
+    if let Some(until) = record.snoozed_until.filter(|until| until.0 > now && record.state != StateWord::Removed) {
+        steps.push(format!(
+            "An operator postponed the reminders (`relink snooze`): none is sent before {}.",
+            at(until.0, now)
+        ));
+    }
     if observes {
         steps.push("relink only observes: messages to the user are recorded, and not sent.".to_owned());
     }
