@@ -10,14 +10,16 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::client::{RelinkArgs, RunningRelink};
+use super::client::{History, RelinkArgs, RunningRelink, status_of};
+use super::due::unsent_prompt;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
-use super::sentences::{of_state, word_of};
+use super::refusals::{is_about_no_link, is_so_already, why_refused};
+use super::sentences::{at, of_job, of_notice, of_observed, of_state, word_of};
 use crate::clock;
-use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record};
-use crate::link::LinkId;
-use crate::printable::{counted, printable};
+use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record, StateWord};
+use crate::link::{LinkId, Timestamp};
+use crate::printable::{counted, printable, printable_json};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -38,8 +40,15 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// The longest snooze: a mistyped span should not silence a link for ever without a word.
 const SNOOZE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 
-/// The reason of a refusal that leaves the link as the operator wants it.
-const ALREADY_KNOWN: &str = "already_known";
+/// The commands that make sense only for a link that relink knows: with a mistyped id they would create a link, or change nothing. `verify`
+/// reads a link that relink does not know yet, and a link may be forgotten before its first message comes.
+const OF_KNOWN_LINKS: [&str; 5] = ["mute", "unmute", "snooze", "unsupersede", "release"];
+
+/// The commands after which the user is prompted, if the link is broken and nothing else keeps the prompt back.
+const ASKS_THE_USER: [&str; 3] = ["unmute", "unsupersede", "release"];
+
+/// The HTTP status of a link that relink does not know.
+const NOT_FOUND: u16 = 404;
 
 /// A command about one link.
 #[derive(Args, Debug)]
@@ -108,30 +117,65 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
     let fields = [("command", Some(command.to_owned())), ("until", until), ("reason", reason), ("by", by)];
     let body: Map<String, Value> =
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
+    if OF_KNOWN_LINKS.contains(&command) {
+        refuse_unknown(&relink, link).await?;
+    }
     let answer = relink.post(&format!("/v1/links/{link}/commands"), &Value::Object(body)).await?;
     let message_id = answer["message_id"].as_str().context("the answer of relink has no message_id")?;
     let handled = wait_until_handled(&relink, link, message_id).await;
     if relink.json {
-        let handled = handled.as_ref().map(serde_json::to_value).transpose()?;
+        let handled = handled.as_ref().map(|handled| serde_json::to_value(&handled.result)).transpose()?;
         print_json(&json!({"stored": answer, "handled": handled}))?;
     } else {
-        print(&outcome(command, handled.as_ref()))?;
+        // Without an answer, the output only lacks that relink observes.
+        let observes = relink.observes().await.unwrap_or_default();
+        print(&outcome(command, handled.as_ref(), observes, clock::now()))?;
     }
-    let is_refused = handled.as_ref().is_some_and(|entry| {
-        entry.kind == HistoryKind::Refused && entry.body["reason"].as_str() != Some(ALREADY_KNOWN)
-    });
-    Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if handled.as_ref().is_some_and(Handled::is_failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The state or the refusal that the command led to; `None` if it is not handled in time.
-async fn wait_until_handled(relink: &RunningRelink, link: &str, message_id: &str) -> Option<HistoryEntry> {
+/// Fails if relink does not know the link. Another error is left to the command, whose answer explains it.
+async fn refuse_unknown(relink: &RunningRelink, link: &str) -> anyhow::Result<()> {
+    match relink.get(&format!("/v1/links/{link}")).await {
+        Err(error) if status_of(&error) == Some(NOT_FOUND) => bail!(
+            "{error} Nothing has changed. Check the id; `relink verify {link}` reads a link from Belvo that relink does not know yet"
+        ),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The state or the refusal that a command led to, with the messages of the same commit.
+struct Handled {
+    result: HistoryEntry,
+    messages: Vec<HistoryEntry>,
+}
+
+impl Handled {
+    fn find(history: &History, message_id: &str) -> Option<Self> {
+        let result = history.entries.iter().find(|entry| is_result(entry, message_id))?.clone();
+        let sent = result.body["sent"].as_array().cloned().unwrap_or_default();
+        let is_sent = |entry: &&HistoryEntry| {
+            entry.message_id.as_ref().is_some_and(|id| sent.iter().any(|sent| sent.as_str() == Some(id)))
+        };
+        let messages = history.entries.iter().filter(|entry| entry.kind != HistoryKind::State).filter(is_sent);
+        Some(Self { messages: messages.cloned().collect(), result })
+    }
+
+    /// Whether relink refused the command, and the link is not as the operator wants it.
+    fn is_failure(&self) -> bool {
+        self.result.kind == HistoryKind::Refused && !is_so_already(&self.result.body)
+    }
+}
+
+/// What the command led to; `None` if it is not handled in time.
+async fn wait_until_handled(relink: &RunningRelink, link: &str, message_id: &str) -> Option<Handled> {
     let search = async {
         loop {
             // A history that cannot be read now may be readable at the next look.
             if let Ok(history) = relink.history(link).await
-                && let Some(entry) = history.entries.into_iter().find(|entry| is_result(entry, message_id))
+                && let Some(handled) = Handled::find(&history, message_id)
             {
-                return entry;
+                return handled;
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
@@ -148,9 +192,9 @@ fn is_result(entry: &HistoryEntry, message_id: &str) -> bool {
     origin["message_id"].as_str() == Some(message_id)
 }
 
-fn outcome(command: &str, handled: Option<&HistoryEntry>) -> String {
+fn outcome(command: &str, handled: Option<&Handled>, observes: bool, now: Timestamp) -> String {
     let mut text = String::new();
-    let Some(entry) = handled else {
+    let Some(handled) = handled else {
         let seconds = HANDLED_WITHIN.as_secs();
         line(
             &mut text,
@@ -160,30 +204,25 @@ fn outcome(command: &str, handled: Option<&HistoryEntry>) -> String {
         );
         return text;
     };
+    let entry = &handled.result;
     if entry.kind == HistoryKind::Refused {
-        let detail = printable(entry.body["detail"].as_str().unwrap_or("?"));
-        line(&mut text, format_args!("{command}: nothing has changed: {detail}"));
+        let why = printable(why_refused(&entry.body));
+        if is_about_no_link(&entry.body) {
+            line(&mut text, format_args!("{command}: relink does not know this link, and nothing has changed: {why}"));
+        } else {
+            line(&mut text, format_args!("{command}: nothing has changed: {why}"));
+        }
         return text;
     }
     match serde_json::from_value::<Record>(entry.body.clone()) {
         Ok(record) => {
-            let Record { state, sent, .. } = &record;
-            line(&mut text, format_args!("{command}: done. The link is {}. {}", word_of(*state), of_state(*state)));
-            if record.version == 1 {
-                // It is no error: a link may be muted before its first webhook comes.
-                let link = printable(&record.link_id);
-                line(
-                    &mut text,
-                    format_args!(
-                        "relink did not know the link {link} before: the command has created it. Check the id; `relink forget` \
-                         removes a link that was created by mistake."
-                    ),
-                );
+            done(&mut text, command, &record, now);
+            if ASKS_THE_USER.contains(&command)
+                && let Some(why) = unsent_prompt(&record, observes, now)
+            {
+                line(&mut text, format_args!("{why}"));
             }
-            if !sent.is_empty() {
-                let count = counted(sent.len(), "message");
-                line(&mut text, format_args!("Published: {count}; see `relink why`"));
-            }
+            published(&mut text, &record, &handled.messages);
         }
         Err(_newer) => {
             let at = serde_json::from_value::<Because>(entry.body["because"].clone());
@@ -193,4 +232,57 @@ fn outcome(command: &str, handled: Option<&HistoryEntry>) -> String {
         }
     }
     text
+}
+
+/// What the command has changed.
+fn done(text: &mut String, command: &str, record: &Record, now: Timestamp) {
+    let (state, link) = (record.state, printable(&record.link_id));
+    if state == StateWord::Removed {
+        line(text, format_args!("{command}: done. {}", of_state(state)));
+    } else {
+        line(text, format_args!("{command}: done. The link is {}. {}", word_of(state), of_state(state)));
+    }
+    match (command, record.snoozed_until) {
+        ("mute", _) => {
+            line(text, format_args!("Its user gets no prompt and no reminder until `relink unmute {link}`."))
+        }
+        ("snooze", Some(At(until))) if until > now => {
+            line(text, format_args!("Its user gets no reminder before {}.", at(until, now)));
+        }
+        ("snooze", Some(At(until))) => {
+            line(text, format_args!("The snooze has ended: {} has passed.", at(until, now)));
+        }
+        _ => {}
+    }
+    if record.version == 1 {
+        // It is no error: a link may be verified or forgotten before its first webhook comes.
+        let rest = if state == StateWord::Removed {
+            "It ignores all messages about it from now on.".to_owned()
+        } else {
+            format!(
+                "The command has created it. Check the id; `relink forget {link} --yes` removes a link that was created by mistake."
+            )
+        };
+        line(text, format_args!("relink did not know the link {link} before. {rest}"));
+    }
+}
+
+/// The messages of the command.
+fn published(text: &mut String, record: &Record, messages: &[HistoryEntry]) {
+    for message in messages {
+        let (name, body) = (printable(message.name.as_deref().unwrap_or("?")), printable_json(&message.body));
+        let what = match message.kind {
+            HistoryKind::Observed => of_observed(&name, &body),
+            HistoryKind::Job => of_job(&name, &body),
+            HistoryKind::Notice | HistoryKind::State | HistoryKind::Refused => of_notice(&name, &body),
+        };
+        line(text, format_args!("relink {what}."));
+    }
+    if messages.iter().any(|message| message.kind == HistoryKind::Observed) {
+        line(text, format_args!("relink only observes: this is recorded, and nothing is sent to the user."));
+    }
+    let others = record.sent.len().saturating_sub(messages.len());
+    if others > 0 {
+        line(text, format_args!("Also: {}; see `relink why`.", counted(others, "message")));
+    }
 }

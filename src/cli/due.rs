@@ -1,6 +1,6 @@
 //! What happens next with a link, as plain sentences.
 
-use super::sentences::{at, of_cause};
+use super::sentences::{at, of_cause, span};
 use crate::contract::{PromptWord, Record, StateWord, UpdatePhaseWord};
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
@@ -17,10 +17,62 @@ pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, observes: b
     if record.muted && record.state != StateWord::Removed {
         steps.push("The link is muted: its user is neither prompted nor reminded until `relink unmute`.".to_owned());
     }
+    if let Some(until) = record.snoozed_until.filter(|until| until.0 > now && record.state != StateWord::Removed) {
+        steps.push(format!(
+            "An operator postponed the reminders (`relink snooze`): none is sent before {}.",
+            at(until.0, now)
+        ));
+    }
     if observes {
         steps.push("relink only observes: messages to the user are recorded, and not sent.".to_owned());
     }
     steps
+}
+
+/// What happens next, in some words for a table. It lacks what only the service knows, such as quiet hours: `relink show` has the exact time.
+pub(super) fn next_in_short(record: &Record, observes: bool, now: Timestamp) -> String {
+    let within = |time: Timestamp| {
+        let millis = time.as_millis().saturating_sub(now.as_millis());
+        if millis > 0 { format!("in {}", span(millis)) } else { "now".to_owned() }
+    };
+    let is_broken = matches!(record.state, StateWord::Invalid | StateWord::TokenRequired);
+    let episode = record.episode.as_ref().filter(|_| is_broken);
+    let Some(episode) = episode else {
+        return match (&record.update, &record.suspicion, &record.refresh) {
+            (Some(update), _, _) if update.phase == UpdatePhaseWord::WithUser => {
+                format!("the attempt ends {}", within(update.until.0))
+            }
+            (Some(_), _, _) => "proof of the repair".to_owned(),
+            (None, Some(_), _) => "a report is verified".to_owned(),
+            (None, None, Some(_)) => "missing data".to_owned(),
+            (None, None, None) if record.muted && record.state != StateWord::Removed => "muted".to_owned(),
+            (None, None, None) => "-".to_owned(),
+        };
+    };
+    if episode.superseded_by.is_some() {
+        return "no message: a newer link works".to_owned();
+    }
+    if record.muted {
+        return "no message: muted".to_owned();
+    }
+    let what = match episode.prompt {
+        Some(PromptWord::Muted) => "prompt, if the attempt fails".to_owned(),
+        Some(word @ (PromptWord::Deferred | PromptWord::Postponed | PromptWord::Unidentified)) => {
+            let until = episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| within(until.0));
+            let what = if word == PromptWord::Deferred { "check of the incident" } else { "prompt" };
+            format!("{what} {until}")
+        }
+        Some(PromptWord::Sent) | None => {
+            let due_at =
+                episode.next_reminder_at.map(|next| record.snoozed_until.map_or(next.0, |until| next.0.max(until.0)));
+            let number = episode.reminders_count.saturating_add(1);
+            match due_at.filter(|_| Cause::from(episode.cause) != Cause::Unsupported) {
+                Some(due_at) => format!("reminder {number} {}", within(due_at)),
+                None => "no reminder".to_owned(),
+            }
+        }
+    };
+    if observes { format!("{what}, recorded only") } else { what }
 }
 
 fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> String {
@@ -82,43 +134,56 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Ti
              `relink unsupersede` reverses this."
         )];
     }
-    let until = || episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| at(until.0, now));
-    let step = match (episode.prompt, episode.prompt_asked_at) {
-        (Some(PromptWord::Muted), _) if record.muted => "The user has not been prompted.".to_owned(),
-        (Some(PromptWord::Muted), _) => "The user has not been prompted, because the user was in the widget already \
-             when the outage became known. The prompt is published if that attempt fails."
-            .to_owned(),
-        (Some(PromptWord::Deferred), None) => format!(
-            "The user has not been prompted, because the institution has an incident: many of its links failed \
-             together, or the institution is down. relink checks again at {}. `relink release` prompts the user now.",
-            until()
-        ),
-        (Some(PromptWord::Deferred), Some(asked_at)) => format!(
-            "The user has not been prompted. After the incident of the institution, relink asked Belvo at {} whether \
-             the link works again; it waits for the answer until {}. The prompt is published if the link is still broken.",
-            asked_at.0,
-            until()
-        ),
-        (Some(PromptWord::Postponed), _) => format!(
-            "The user has not been prompted: {}. The prompt is published at {}, if the link is still broken and no message about \
-             another link mentions it before.",
-            reason_of_wait(record),
-            until()
-        ),
-        (Some(PromptWord::Unidentified), _) => format!(
-            "The user has not been prompted, because relink has never read the link and asks Belvo whose link it is. The prompt is \
-             published with the answer, if the link is still broken, and at the latest at {}.",
-            until()
-        ),
-        (Some(PromptWord::Sent) | None, _) if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
+    let step = match unsent_prompt(record, observes, now) {
+        Some(why) => why,
+        None if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
             "No reminder is due, because the user cannot repair this link.".to_owned()
         }
-        (Some(PromptWord::Sent) | None, _) => reminder(record, episode.reminders_count, due_at, observes, now),
+        None => reminder(record, episode.reminders_count, due_at, observes, now),
     };
     let can_repair = Cause::from(episode.cause) != Cause::Unsupported;
     let any_time =
         can_repair.then(|| "The user may repair the link at any time, without waiting for a message.".to_owned());
     any_time.into_iter().chain([step]).collect()
+}
+
+/// Why the user of a broken link was not prompted, and what ends this; `None` if the prompt is sent, or nobody is to be prompted.
+pub(super) fn unsent_prompt(record: &Record, observes: bool, now: Timestamp) -> Option<String> {
+    let is_broken = matches!(record.state, StateWord::Invalid | StateWord::TokenRequired);
+    let episode = record.episode.as_ref().filter(|episode| is_broken && episode.superseded_by.is_none())?;
+    let until = || episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| at(until.0, now));
+    let published = if observes { "recorded" } else { "published" };
+    let what = match (episode.prompt?, episode.prompt_asked_at) {
+        (PromptWord::Sent, _) => return None,
+        (PromptWord::Muted, _) if record.muted => String::new(),
+        (PromptWord::Muted, _) => format!(
+            ", because the user was in the widget already when the outage became known. The prompt is {published} if that attempt fails"
+        ),
+        (PromptWord::Deferred, None) => format!(
+            ", because the institution has an incident: many of its links failed together, or the institution is down. relink checks \
+             again at {}. `relink release` ends this wait: then the prompt is {published}, but not in quiet hours, and not within the \
+             pause after another message to the person",
+            until()
+        ),
+        (PromptWord::Deferred, Some(asked_at)) => format!(
+            ". After the incident of the institution, relink asked Belvo at {} whether the link works again; it waits for the answer \
+             until {}. The prompt is {published} if the link is still broken",
+            asked_at.0,
+            until()
+        ),
+        (PromptWord::Postponed, _) => format!(
+            ": {}. The prompt is {published} at {}, if the link is still broken and no message about another link mentions it before. \
+             `relink release` does not shorten this wait",
+            reason_of_wait(record),
+            until()
+        ),
+        (PromptWord::Unidentified, _) => format!(
+            ", because relink has never read the link and asks Belvo whose link it is. The prompt is {published} with the answer, if the \
+             link is still broken, and at the latest at {}",
+            until()
+        ),
+    };
+    Some(format!("The user has not been prompted{what}."))
 }
 
 /// Why the user may get no message now. The last message about this link is in the record; the one about another link was in the transition

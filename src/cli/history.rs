@@ -11,11 +11,9 @@ use super::due::next_steps;
 use super::last_outage::last_outage;
 use super::links::headline;
 use super::output::{BOLD, DIM, colour_of, line};
-use super::sentences::{
-    at, of_cause, of_event_named, of_job, of_notice, of_observed, of_person, of_state, of_transition, reporter_of,
-    word_of,
-};
-use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record};
+use super::refusals::of_refused;
+use super::sentences::{at, of_cause, of_job, of_notice, of_observed, of_person, of_state, of_transition, word_of};
+use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record, StateWord};
 use crate::link::Timestamp;
 use crate::printable::{counted, printable, printable_json};
 
@@ -77,6 +75,11 @@ fn show_part(
     for entry in states_first(&history.entries) {
         let is_marked = message.is_some_and(|id| entry.message_id.as_deref() == Some(id));
         write_entry(&mut text, entry, is_marked);
+    }
+    let was_unconfirmed = |because: Because| because.from == StateWord::Unconfirmed;
+    if history.entries.iter().filter_map(because).any(was_unconfirmed) {
+        let what = "nothing had shown yet whether the link works, or that its creation was finished";
+        line(&mut text, format_args!("{DIM}  (unconfirmed: {what}){DIM:#}"));
     }
     Ok(text)
 }
@@ -283,12 +286,9 @@ fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
             line(text, format_args!("{mark}       relink {what}  {style}{name}{style:#}{id}"));
         }
         HistoryKind::Refused => {
-            let what = entry.body["event"].as_str().map_or_else(|| "a message".to_owned(), of_event_named);
-            let detail = entry.body["detail"].as_str().unwrap_or("?");
-            let origin = serde_json::from_value::<Origin>(entry.body["origin"].clone()).ok();
-            let who = origin.as_ref().map_or_else(|| "relink received".to_owned(), reporter_of);
             line(text, format_args!("{mark} {}  nothing changed", entry.stored_at.0));
-            line(text, format_args!("        {who}: {what}. Nothing changed: {detail}.{id}"));
+            line(text, format_args!("        {}{id}", of_refused(&entry.body)));
+            let origin = serde_json::from_value::<Origin>(entry.body["origin"].clone()).ok();
             if let Some(origin) = origin {
                 write_evidence(text, &origin);
             }
@@ -306,7 +306,9 @@ fn write_transition(text: &mut String, mark: &str, because: &Because, state: &Va
     let beside = beside.unwrap_or_default();
     let event = &because.event;
     line(text, format_args!("{mark} {}  {BOLD}{arrow}{BOLD:#}{DIM}{during}{beside}{DIM:#}", because.at.0));
-    line(text, format_args!("        {}  {DIM}{event}{DIM:#}", of_transition(because)));
+    let until = state["snoozed_until"].as_str().filter(|_| event == "snooze");
+    let until = until.map(|until| format!(" The time: {until}.")).unwrap_or_default();
+    line(text, format_args!("        {}{until}  {DIM}{event}{DIM:#}", of_transition(because)));
     if let Some(why) = of_person(because, state) {
         line(text, format_args!("        {why}"));
     }
@@ -332,7 +334,8 @@ pub(super) fn evidence(origin: &Origin) -> String {
         OriginKind::InstitutionStatus => "a webhook of the status page",
         OriginKind::Timer => "a timer",
     };
-    let input = origin.input_sequence.map(|sequence| format!(", input {sequence}")).unwrap_or_default();
+    let input =
+        origin.input_sequence.map(|sequence| format!(" as number {sequence} of the input stream")).unwrap_or_default();
     let id = origin.message_id.as_deref().map(|id| format!(", message {}", printable(id))).unwrap_or_default();
     let verb = if origin.kind == OriginKind::Timer { "at" } else { "stored" };
     format!("{source}, {verb} {}{input}{id}", origin.received_at.0)
@@ -431,6 +434,16 @@ pub(super) mod tests {
         let due_at = Some(Timestamp::from_millis(1_700_176_400_000));
         let text = show(&outage(), Some("2.1"), Known { due_at, ..Known::default() }, NOW).unwrap();
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+
+    #[test]
+    fn a_snooze_has_its_end() {
+        let mut history = outage();
+        let last = &mut history.entries.last_mut().unwrap().body;
+        (last["because"]["event"], last["because"]["origin"]["kind"]) = (json!("snooze"), json!("command"));
+        last["snoozed_until"] = json!("2023-12-01T00:00:00.000Z");
+        let text = show(&history, None, Known::default(), NOW).unwrap();
+        assert!(text.contains("no reminders before a given time. The time: 2023-12-01T00:00:00.000Z."), "{text}");
     }
 
     #[test]

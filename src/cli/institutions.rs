@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use comfy_table::{CellAlignment, ColumnConstraint};
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::links::WATCH_PAUSE;
-use super::output::{CLEAR, DIM, fitted, line, lines_of, print, print_json, terminal_width};
+use super::output::{CLEAR, DIM, line, print, print_json, terminal_width};
 use super::sentences::span;
+use super::tables::{Column, table_of};
 use crate::clock;
 use crate::contract::{At, INSTITUTIONS_ON_PAGE};
 use crate::link::Timestamp;
@@ -26,6 +26,16 @@ Examples:
                                        those with trouble, again every two seconds
 An institution is down if many of its links fail together, if Belvo's API answers the calls about several of its links that it is down, or if \
 Belvo's status page says so. Prompts of its links are deferred meanwhile: this is its incident.";
+
+const COLUMNS: [Column; 7] = [
+    Column::always("INSTITUTION"),
+    Column::always("STATE").whole(),
+    Column::optional("FOR", 2).whole(),
+    Column::optional("CAUSE", 1),
+    Column::optional("INCIDENT", 3),
+    Column::always("LINKS").right(),
+    Column::optional("BY STATE", 4),
+];
 
 #[derive(Args, Debug)]
 pub(super) struct InstitutionsArgs {
@@ -116,20 +126,8 @@ fn table(institutions: &[Value], now: Timestamp, width: Option<u16>) -> String {
     if institutions.is_empty() {
         return "no institution matches\n".to_owned();
     }
-    let mut table = fitted(width);
-    table.set_header(["INSTITUTION", "STATE", "FOR", "CAUSE", "INCIDENT", "LINKS", "BY STATE"]);
-    for one in institutions {
-        table.add_row(row(&printable_json(one), now));
-    }
-    for at in [1, 2, 5] {
-        if let Some(column) = table.column_mut(at) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    if let Some(column) = table.column_mut(5) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut text = lines_of(&table);
+    let rows: Vec<_> = institutions.iter().map(|one| row(&printable_json(one), now)).collect();
+    let mut text = table_of(&COLUMNS, &rows, width);
     line(&mut text, format_args!("{DIM}{}{DIM:#}", counted(institutions.len(), "institution")));
     text
 }
@@ -183,9 +181,13 @@ mod tests {
                 "links_count": 3, "by_state": {"valid": 3}, "incident": null}),
             json!({"institution": "itau_br", "state": "operational", "links_count": 0, "by_state": {}}),
         ];
-        let narrow = anstream::adapter::strip_str(&table(&institutions, NOW, Some(100))).to_string();
-        assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
-        insta::assert_snapshot!(narrow);
+        let mut all = String::new();
+        for width in [120, 80, 50] {
+            let text = anstream::adapter::strip_str(&table(&institutions, NOW, Some(width))).to_string();
+            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
+            line(&mut all, format_args!("width {width}\n{text}"));
+        }
+        insta::assert_snapshot!(all);
         assert_eq!(table(&[], NOW, None), "no institution matches\n");
     }
 

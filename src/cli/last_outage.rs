@@ -28,15 +28,17 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
     let later =
         |name: &str| notices().rfind(|entry| entry.sequence >= ended.sequence && entry.name.as_deref() == Some(name));
     let Some(due) = later("refresh_due") else { return };
-    let gap = |end: &str| printable(due.body["gap"][end].as_str().unwrap_or("the beginning"));
     let arrived = match later("refreshed") {
         Some(arrived) => format!("It has arrived at Belvo, at {}.", at(arrived.stored_at.0, now)),
         None => "It has not arrived at Belvo yet.".to_owned(),
     };
-    line(
-        text,
-        format_args!("  Data was missing from {}, when data last arrived, to {}. {arrived}", gap("from"), gap("to")),
-    );
+    let gap = |end: &str| due.body["gap"][end].as_str().map(printable);
+    let to = gap("to").unwrap_or_else(|| "?".to_owned());
+    let missing = match gap("from") {
+        Some(from) => format!("No data arrived after {from}, so the data from then to {to} was missing."),
+        None => format!("No data had arrived before, so all data up to {to} was missing."),
+    };
+    line(text, format_args!("  {missing} {arrived}"));
 }
 
 #[cfg(test)]
@@ -84,5 +86,9 @@ mod tests {
             "{}",
             shown(&history)
         );
+        insta::assert_snapshot!(shown(&history));
+        history.entries[2].body["gap"]["from"] = Value::Null;
+        let text = shown(&history);
+        assert!(text.contains("No data had arrived before, so all data up to 2023-11-15T22:13:20.000Z"), "{text}");
     }
 }

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::ColumnConstraint;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
-use super::due::next_steps;
-use super::output::{BOLD, CLEAR, DIM, colour_of, fitted, line, lines_of, print, print_json, terminal_width};
+use super::due::{next_in_short, next_steps};
+use super::listing::{Field, Listed, Order, Wanted, read};
+use super::output::{BOLD, CLEAR, DIM, colour_of, line, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
+use super::tables::{Column, table_of};
 use crate::clock;
 use crate::contract::{At, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, Timestamp};
@@ -24,6 +24,9 @@ Examples:
   relink links --external-id pedro     the links of one of your users
   relink links --institution erebor_mx_retail --watch
                                        the same table again every two seconds
+  relink links --state invalid --sort since
+                                       those that have been broken longest first
+  relink links --held                  the broken links whose users were not prompted yet
   relink links --limit 100000 --json   all links, for a program";
 
 pub(super) const SHOW_EXAMPLES: &str = "\
@@ -32,8 +35,20 @@ Examples:
                                        the state of the link, and what happens next
 `relink why` shows how the link came into this state.";
 
-/// The links on one page of the HTTP API.
-const PAGE: usize = 1_000;
+/// The columns of the table. An external id may be as long as a link id, so a narrow terminal may have the institution only.
+const COLUMNS: [Column; 8] = [
+    Column::always("LINK").whole(),
+    Column::always("STATE").whole(),
+    Column::optional("FOR", 2).whole(),
+    Column::one_of("INSTITUTION", 1),
+    Column::one_of("EXTERNAL ID", 3),
+    Column::optional("CAUSE", 5).whole(),
+    Column::optional("PROMPT", 4),
+    Column::always("NEXT"),
+];
+
+/// What `--held` does not list in observe mode.
+const HELD_WHILE_OBSERVING: &str = "relink only observes: it records prompts and sends none. Recorded prompts count as sent, so their links are not listed.\n";
 
 /// The pause of `--watch` between two tables.
 pub(super) const WATCH_PAUSE: Duration = Duration::from_secs(2);
@@ -49,6 +64,15 @@ pub(super) struct LinksArgs {
     /// Only links with this external id; the whole id
     #[arg(long, value_name = "ID")]
     external_id: Option<String>,
+    /// Only broken links whose users were not prompted yet, because the prompt is deferred, postponed or muted
+    #[arg(long, conflicts_with = "state")]
+    held: bool,
+    /// Sort by this field, the smallest or oldest first; all links that match are read before the first is printed
+    #[arg(long, value_enum, value_name = "FIELD")]
+    sort: Option<Field>,
+    /// Sort the other way round
+    #[arg(long, requires = "sort")]
+    reverse: bool,
     /// The most links that are printed
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -68,21 +92,15 @@ pub(super) struct ShowArgs {
     relink: RelinkArgs,
 }
 
-/// The links that were read, and whether there are more.
-pub(super) struct Listed {
-    pub(super) links: Vec<Value>,
-    unreadable: Vec<Value>,
-    has_more: bool,
-}
-
 pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
-    let LinksArgs { state, institution, external_id, limit, watch, relink } = args;
+    let LinksArgs { state, institution, external_id, held, sort, reverse, limit, watch, relink } = args;
     let relink = RunningRelink::of(relink)?;
     let filters = [("state", state), ("institution", institution), ("external_id", external_id)];
-    let filters = query_of(filters);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let order = sort.map(|by| Order { by, is_reversed: reverse });
+    let wanted = Wanted::new(filters, limit).sorted(order).held(held);
     loop {
-        let listed = read(&relink, &filters, limit, &mut |_count| {}).await?;
+        let listed = read(&relink, &wanted, &mut |_count| {}).await?;
         let observes = !relink.json && relink.observes().await?;
         if relink.json {
             let Listed { links, unreadable, has_more } = listed;
@@ -92,6 +110,9 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
                 print(CLEAR)?;
             }
             print(&table(&listed, observes, clock::now(), terminal_width()))?;
+            if held && observes {
+                print(HELD_WHILE_OBSERVING)?;
+            }
         }
         if !watch {
             return Ok(ExitCode::SUCCESS);
@@ -106,7 +127,7 @@ pub(super) async fn list_text(
     filters: [(&str, Option<String>); 3],
     limit: usize,
 ) -> anyhow::Result<String> {
-    let listed = read(relink, &query_of(filters), limit, &mut |_count| {}).await?;
+    let listed = read(relink, &Wanted::new(filters, limit), &mut |_count| {}).await?;
     Ok(table(&listed, relink.observes().await?, clock::now(), None))
 }
 
@@ -117,55 +138,13 @@ pub(super) async fn show_text(relink: &RunningRelink, link: &LinkId) -> anyhow::
     shown(&link, observing, clock::now())
 }
 
-fn query_of(filters: [(&str, Option<String>); 3]) -> String {
-    let filters = filters.into_iter();
-    filters
-        .filter_map(|(name, value)| Some(format!("&{name}={}", utf8_percent_encode(&value?, NON_ALPHANUMERIC))))
-        .collect()
-}
-
-/// Reads links page by page. `filters` is the end of the query; `progress` gets the number of links after each page.
-pub(super) async fn read(
-    relink: &RunningRelink,
-    filters: &str,
-    limit: usize,
-    progress: &mut impl FnMut(usize),
-) -> anyhow::Result<Listed> {
-    let mut listed = Listed { links: Vec::new(), unreadable: Vec::new(), has_more: true };
-    let mut after = String::new();
-    while listed.has_more && listed.links.len() < limit {
-        let wanted = PAGE.min(limit - listed.links.len());
-        let mut page = relink.get(&format!("/v1/links?limit={wanted}{filters}{after}")).await?;
-        let (Value::Array(links), unreadable) = (page["links"].take(), page["unreadable"].take()) else {
-            anyhow::bail!("the answer of relink has no links");
-        };
-        listed.links.extend(links);
-        progress(listed.links.len());
-        listed.unreadable.extend(unreadable.as_array().cloned().unwrap_or_default());
-        let next = page["next"].as_str().map(|next| format!("&after={}", utf8_percent_encode(next, NON_ALPHANUMERIC)));
-        // Ends even if the server repeats a page.
-        listed.has_more = next.as_ref().is_some_and(|next| *next != after);
-        after = next.unwrap_or_default();
-    }
-    Ok(listed)
-}
-
 /// `observes`: relink only observes, so no user got a message.
 fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) -> String {
     if listed.links.is_empty() {
         return "no link matches\n".to_owned();
     }
-    let mut table = fitted(width);
-    table.set_header(["LINK", "STATE", "FOR", "INSTITUTION", "EXTERNAL ID", "USER"]);
-    for link in &listed.links {
-        table.add_row(row(&printable_json(link), observes, now));
-    }
-    for column in [0, 1, 2] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    let mut text = lines_of(&table);
+    let rows: Vec<_> = listed.links.iter().map(|link| row(&printable_json(link), observes, now)).collect();
+    let mut text = table_of(&COLUMNS, &rows, width);
     let count = listed.links.len();
     if listed.has_more {
         line(&mut text, format_args!("{DIM}the first {}; --limit prints more{DIM:#}", counted(count, "link")));
@@ -179,31 +158,32 @@ fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) ->
     text
 }
 
-fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 6] {
-    let text = |field: &str| link[field].as_str().unwrap_or("-").to_owned();
+fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 8] {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let since = serde_json::from_value::<At>(link["since"].clone())
         .map_or_else(|_| "?".to_owned(), |since| span(now.as_millis().saturating_sub(since.0.as_millis())));
-    [text("link_id"), text("state"), since, text("institution"), text("external_id"), user(link, observes)]
+    let next = super::client::record_of(link)
+        .map_or_else(|_newer| "?".to_owned(), |(record, _)| next_in_short(&record, observes, now));
+    let [id, state, institution, external_id] =
+        ["link_id", "state", "institution", "external_id"].map(|field| text(&link[field]));
+    let cause = text(&link["episode"]["cause"]);
+    [id, state, since, institution, external_id, cause, prompt(&link["episode"], observes), next]
 }
 
-/// What the user of a link has been asked to do.
-fn user(link: &Value, observes: bool) -> String {
-    let episode = &link["episode"];
-    let muted = if link["muted"].as_bool() == Some(true) { ", muted" } else { "" };
-    let Some(cause) = episode["cause"].as_str() else { return format!("-{muted}") };
-    if episode["superseded_by"].is_string() {
-        return format!("{cause}: not asked, a newer link works{muted}");
+/// The messages that the user of a link got about its outage.
+fn prompt(episode: &Value, observes: bool) -> String {
+    if !episode.is_object() {
+        return "-".to_owned();
     }
-    let prompted = match (episode["prompt"].as_str(), episode["reminders_count"].as_u64().unwrap_or(0)) {
-        (Some("deferred"), _) => "prompt deferred".to_owned(),
-        (Some("postponed"), _) => "prompt postponed".to_owned(),
-        (Some("muted"), _) => "not prompted".to_owned(),
+    match (episode["prompt"].as_str(), episode["reminders_count"].as_u64().unwrap_or(0)) {
+        (Some("deferred"), _) => "deferred".to_owned(),
+        (Some("postponed"), _) => "postponed".to_owned(),
+        (Some("muted" | "unidentified"), _) => "not prompted".to_owned(),
         (_, 0) if observes => "prompt recorded, not sent".to_owned(),
         (_, count) if observes => format!("prompt and {} recorded, not sent", counted(count, "reminder")),
         (_, 0) => "prompted".to_owned(),
         (_, count) => format!("prompted, {}", counted(count, "reminder")),
-    };
-    format!("{cause}: {prompted}{muted}")
+    }
 }
 
 pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
@@ -301,13 +281,22 @@ mod tests {
 
     #[test]
     fn a_table_fits_the_terminal() {
-        let mut links = vec![example("valid", json!({"external_id": "pedro ".repeat(20)}))];
-        let broken = super::super::cases_for_tests().into_iter().filter(|(state, _)| *state == "invalid");
-        links.extend(broken.map(|(state, fields)| example(state, fields)));
+        let mut links: Vec<_> = super::super::cases_for_tests();
+        links.retain(|(state, _)| *state != "removed");
+        let mut links: Vec<_> = links.into_iter().map(|(state, fields)| example(state, fields)).collect();
+        links.push(example("valid", json!({"external_id": "pedro de la casa grande"})));
         let listed = Listed { links, unreadable: Vec::new(), has_more: true };
-        let narrow = anstream::adapter::strip_str(&table(&listed, false, NOW, Some(100))).to_string();
-        assert!(narrow.lines().all(|line| line.chars().count() <= 100), "{narrow}");
-        insta::assert_snapshot!(narrow);
+        let mut all = String::new();
+        for width in [120, 80, 50] {
+            let text = anstream::adapter::strip_str(&table(&listed, false, NOW, Some(width))).to_string();
+            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
+            let broken = |word: &str| text.matches(&word[..4]).count() != text.matches(word).count();
+            for word in ["16f68516-bcbc-4cf7-b815-c500d4204e28", "erebor_mx_retail", "token_required", "unconfirmed"] {
+                assert!(!broken(word), "{word} at {width}: {text}");
+            }
+            line(&mut all, format_args!("width {width}\n{text}"));
+        }
+        insta::assert_snapshot!(all);
     }
 
     #[test]

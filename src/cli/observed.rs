@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::Args;
-use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
-use super::output::{DIM, fitted, line, lines_of, print, print_json};
+use super::output::{DIM, line, print, print_json, terminal_width};
+use super::tables::{Column, table_of};
 use super::tail::EventReader;
 use crate::printable::printable;
 
@@ -24,6 +24,13 @@ A day is one of UTC. The stream keeps the newest messages of each type and link 
 
 /// The length of a date at the beginning of a time, such as 2026-11-22.
 const DATE_LENGTH: usize = 10;
+
+const COLUMNS: [Column; 4] = [
+    Column::always("DAY").whole(),
+    Column::always("NOTICE"),
+    Column::always("WOULD HAVE BEEN SENT").right(),
+    Column::optional("LINKS", 1).right(),
+];
 
 #[derive(Args, Debug)]
 pub(super) struct ObservedArgs {
@@ -40,7 +47,7 @@ pub(super) async fn run(args: ObservedArgs) -> anyhow::Result<ExitCode> {
         Ok(())
     };
     EventReader::read_all(&relink, &query, &mut count).await?;
-    if relink.json { print_json(&report.json()) } else { print(&report.table()) }
+    if relink.json { print_json(&report.json()) } else { print(&report.table(terminal_width())) }
 }
 
 /// What one day has of one type.
@@ -77,23 +84,16 @@ impl Report {
         json!({"days": days, "notices_count": self.notices_count(), "links_count": self.links_count()})
     }
 
-    fn table(&self) -> String {
+    fn table(&self, width: Option<u16>) -> String {
         if self.0.is_empty() {
             return "relink has kept back no notice: either it does not observe (`relink serve --observe`), or nothing has happened\n"
                 .to_owned();
         }
-        let mut table = fitted(None);
-        table.set_header(["DAY", "NOTICE", "WOULD HAVE BEEN SENT", "LINKS"]);
-        for ((day, name), count) in &self.0 {
-            let (notices, links) = (count.notices.to_string(), count.links.len().to_string());
-            table.add_row([printable(day).to_string(), printable(name).to_string(), notices, links]);
-        }
-        for column in [2, 3] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let mut text = lines_of(&table);
+        let row = |((day, name), count): (&(String, String), &Count)| {
+            [printable(day), printable(name), count.notices.to_string(), count.links.len().to_string()]
+        };
+        let rows: Vec<_> = self.0.iter().map(row).collect();
+        let mut text = table_of(&COLUMNS, &rows, width);
         let (notices, links) = (self.notices_count(), self.links_count());
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         let (of_notices, of_links) = (plural(notices), plural(links));
@@ -130,7 +130,7 @@ mod tests {
             row("2026-11-23", "update_required", 1, 1),
         ];
         assert_eq!(report.json(), json!({"days": days, "notices_count": 5, "links_count": 2}));
-        let table = anstream::adapter::strip_str(&report.table()).to_string();
+        let table = anstream::adapter::strip_str(&report.table(None)).to_string();
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<String> = table.lines().map(words).collect();
         assert_eq!(lines[0], "DAY NOTICE WOULD HAVE BEEN SENT LINKS");
@@ -145,7 +145,7 @@ mod tests {
         let mut report = Report::default();
         report.count(&event(HOSTILE, HOSTILE, HOSTILE));
         report.count(&json!(HOSTILE));
-        assert!(is_safe(&report.table()), "{:?}", report.table());
-        assert!(Report::default().table().contains("no notice"));
+        assert!(is_safe(&report.table(None)), "{:?}", report.table(None));
+        assert!(Report::default().table(None).contains("no notice"));
     }
 }

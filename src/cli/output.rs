@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::printable::exact_json;
@@ -43,22 +42,6 @@ pub(super) fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
 pub(super) fn terminal_width() -> Option<u16> {
     let (terminal_size::Width(width), _height) = terminal_size::terminal_size_of(std::io::stdout())?;
     Some(width)
-}
-
-/// An empty table without borders that fits this width.
-pub(super) fn fitted(width: Option<u16>) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    table
-}
-
-/// The lines of a table, without blanks at their ends.
-pub(super) fn lines_of(table: &Table) -> String {
-    let rows: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    rows.join("\n") + "\n"
 }
 
 /// The colour of a state.

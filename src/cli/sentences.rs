@@ -12,7 +12,9 @@ use crate::printable::shortened;
 /// What a state means.
 pub(super) const fn of_state(state: StateWord) -> &'static str {
     match state {
-        StateWord::Unconfirmed => "There is no proof yet that the creation of the link was finished.",
+        StateWord::Unconfirmed => {
+            "Nothing has shown yet whether the link works: there is no proof that its creation was finished."
+        }
         StateWord::Valid => "The link works.",
         StateWord::Invalid => "The link does not work until its user repairs it.",
         StateWord::TokenRequired => "The link does not work until its user gives a new MFA token.",
@@ -94,6 +96,11 @@ fn operator(origin: &Origin) -> String {
     }
 }
 
+/// Who gave which command, and the reason, as sentences. They do not say that the command changed something.
+pub(super) fn commanded_by(origin: &Origin, command: &str) -> String {
+    format!("{} gave the command `{command}`.{}", operator(origin), reason(origin))
+}
+
 /// The reason of a command, as a sentence of its own.
 fn reason(origin: &Origin) -> String {
     origin.reason.as_ref().map_or_else(String::new, |reason| format!(" Reason: \"{}\".", shortened(reason, 200)))
@@ -159,12 +166,12 @@ const fn of_event(event: EventName) -> &'static str {
         EventName::OutageMet => "the institution is down, and a call or the user met this outage",
         EventName::LinkDeleted => "the link was deleted at Belvo",
         EventName::DeadlinePassed => "a time limit has passed",
-        EventName::Mute => "the user gets no prompts and no reminders",
+        EventName::Mute => "the user gets no prompts and no reminders until `unmute`",
         EventName::Unmute => "the user gets prompts and reminders again",
         EventName::Snooze => "the user gets no reminders before a given time",
         EventName::Verify => "relink reads the link from Belvo now",
         EventName::Unsupersede => "the user is asked about this link again, although a newer link works",
-        EventName::Release => "the user is prompted, although the link was muted or its institution had an incident",
+        EventName::Release => "neither a mute nor an incident of the institution keeps the prompt back any longer",
         EventName::Forget => "relink removes the link for ever",
     }
 }
@@ -221,8 +228,11 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
                 "subscriber" => "your program has to ask Belvo for it",
                 other => other,
             };
-            let from = body["gap"]["from"].as_str().unwrap_or("the beginning");
-            format!("reported that data is missing, from {from} to {}: {by}", body["gap"]["to"].as_str().unwrap_or("?"))
+            let to = body["gap"]["to"].as_str().unwrap_or("?");
+            match body["gap"]["from"].as_str() {
+                Some(from) => format!("reported that data is missing, from {from} to {to}: {by}"),
+                None => format!("reported that all data up to {to} is missing, because none had arrived before: {by}"),
+            }
         }
         NoticeName::DataAvailable => format!("reported that Belvo has new data ({})", text("resource")),
         NoticeName::Refreshed => {
@@ -265,7 +275,8 @@ fn others(body: &Value) -> String {
 /// What a job does, as a clause after "relink".
 pub(super) fn of_job(name: &str, body: &Value) -> String {
     match name {
-        "find_superseded" => "looked for older, broken links of the same user, which this link replaces".to_owned(),
+        "find_superseded" => "checked whether the user has older, broken links that this link replaces (the history of such a link has the result)"
+            .to_owned(),
         "read_successor" => {
             let other = body["successor_id"].as_str().unwrap_or("?");
             format!("asked Belvo whether the link {other} replaces this link")

@@ -12,7 +12,7 @@ use serde_json::Value;
 use self::funnel::{Range, Reading};
 use self::report::Report;
 use super::client::{RelinkArgs, RunningRelink};
-use super::links;
+use super::listing::{self, Wanted};
 use super::moment::Moment;
 use super::output::{print, print_json, terminal_width};
 use super::progress::Progress;
@@ -145,7 +145,8 @@ async fn read(relink: &RunningRelink) -> anyhow::Result<Reading> {
     EventReader::read_all(relink, &query, &mut take).await?;
     for state in OPEN {
         let mut shown = |count| progress.show(|| format!("relink stats: {count} links read that are {state} now"));
-        for link in links::read(relink, &format!("&state={state}"), usize::MAX, &mut shown).await?.links {
+        let wanted = Wanted::new([("state", Some(state.to_string()))], usize::MAX);
+        for link in listing::read(relink, &wanted, &mut shown).await?.links {
             reading.take_link(&link);
         }
     }

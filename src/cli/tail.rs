@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{RelinkArgs, RunningRelink, status_of};
 use super::output::{BOLD, DIM, colour_of, line, print};
-use super::sentences::{of_event_named, of_job, of_notice, of_observed, of_transition, reporter_of, word_of};
-use crate::contract::{Because, EventKind, Origin, StreamEvent};
+use super::refusals::of_refused;
+use super::sentences::{of_job, of_notice, of_observed, of_transition, word_of};
+use crate::contract::{Because, EventKind, StreamEvent};
 use crate::printable::{exact_json_line, printable, printable_json};
 
 pub(super) const EXAMPLES: &str = "\
@@ -200,11 +201,8 @@ fn shown(event: &Value) -> String {
         EventKind::Observed => published(&mut text, AnsiColor::Yellow, of_observed(name, &event.body)),
         EventKind::Job => published(&mut text, AnsiColor::Cyan, of_job(name, &event.body)),
         EventKind::Refused => {
-            let origin = serde_json::from_value::<Origin>(event.body["origin"].clone()).ok();
-            let who = origin.as_ref().map_or_else(|| "relink received".to_owned(), reporter_of);
-            let what = event.body["event"].as_str().map_or_else(|| "a message".to_owned(), of_event_named);
-            let detail = event.body["detail"].as_str().unwrap_or("?");
-            line(&mut text, format_args!("{at}  {link}  {DIM}nothing changed{DIM:#}  {who}: {what}. {detail}."));
+            let why = of_refused(&event.body);
+            line(&mut text, format_args!("{at}  {link}  {DIM}nothing changed{DIM:#}  {why}"));
         }
         EventKind::Incident => {
             let institution = event.institution.as_deref().unwrap_or("?");

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
 use super::client::{RelinkArgs, RunningRelink, is_unavailable};
@@ -10,7 +9,6 @@ use super::history::{self, Known};
 use super::output::{print, print_json};
 use crate::clock;
 use crate::link::LinkId;
-use crate::printable::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -21,7 +19,7 @@ The token is --token, or the first of RELINK_API_TOKENS. The address is --url, o
 #[derive(Args, Debug)]
 pub(super) struct WhyArgs {
     /// A link id, or the id of a message about the link
-    #[arg(value_name = "LINK_OR_MESSAGE_ID")]
+    #[arg(value_name = "LINK_OR_MESSAGE_ID", value_parser = checked)]
     subject: String,
     #[command(flatten)]
     relink: RelinkArgs,
@@ -58,12 +56,16 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Re
     history::show(&history, message.as_deref(), Known { due_at, observes, has_no_history: false }, clock::now())
 }
 
+/// The subject, if it has the form of one.
+fn checked(subject: &str) -> anyhow::Result<String> {
+    parts(subject).map(|_| subject.to_owned())
+}
+
 /// The link, and what follows it in the id of a message. A message id is `<link>.<version>.<n>`, and no link id has a dot.
 fn parts(subject: &str) -> anyhow::Result<(LinkId, Option<&str>)> {
     let (link, behind) = match subject.trim().split_once('.') {
         Some((link, behind)) => (link, Some(behind)),
         None => (subject.trim(), None),
     };
-    let link = link.parse().with_context(|| format!("`{}`", printable(link)))?;
-    Ok((link, behind))
+    Ok((link.parse()?, behind))
 }

@@ -205,9 +205,17 @@ async fn a_snooze_without_sense_and_an_unknown_link_are_named() {
         assert!(!output.status.success() && stderr(&output).contains(why), "{}", stderr(&output));
     }
     assert!(bench.inputs().await.is_empty());
-    let output = command(&bench, &["mute"], |origin| {
+    for args in [&["mute"][..], &["unmute"], &["snooze", "--for", "3days"], &["unsupersede"], &["release"]] {
+        let (output, shown) = (relink(&bench, &[args, &[LINK]].concat()).await, relink(&bench, &["show", LINK]).await);
+        let text = stderr(&output);
+        assert!(text.contains(&format!("404: relink does not know the link {LINK}")), "{args:?}: {text}");
+        assert!(text.contains("Nothing has changed") && output.stdout.is_empty(), "{args:?}: {text}");
+        assert_eq!(output.status.code(), shown.status.code(), "{args:?}");
+    }
+    assert!(bench.inputs().await.is_empty(), "a mistyped id creates no link");
+    let output = command(&bench, &["verify"], |origin| {
         let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
-        (link.version, link.muted) = (1, true);
+        link.version = 1;
         let mut record = serde_json::to_value(Record::of(&link, 0, because(), Vec::new())).unwrap();
         record["because"]["origin"] = origin.clone();
         (format!("$KV.links.{LINK}"), record)

@@ -15,6 +15,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::bench::{API_TOKEN, Bench, LINK, WEBHOOK_SECRET, answer, because};
+use crate::command_line::printed;
 use crate::support::within;
 
 fn valid() -> State {
@@ -112,6 +113,10 @@ async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
         assert_eq!((answer.status, ids(&answer.body)), (200, expected), "{query}");
     }
     bench.get("/v1/prompts/held?limit=0").await.problem(400, "bad-parameter");
+    let table = printed(&bench, &["links", "--held", "--institution", "erebor"]).await;
+    assert!(table.contains("2 links\n") && table.contains("check of the incident now"), "{table}");
+    let first = printed(&bench, &["links", "--held", "--sort", "external-id", "--reverse", "--limit", "1"]).await;
+    assert!(first.contains("user-g") && first.contains("the first 1 link;"), "{first}");
 }
 
 fn episode(cause: Cause, opened_at: Timestamp) -> Episode {

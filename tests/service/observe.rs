@@ -70,3 +70,31 @@ async fn what_would_be_sent_is_recorded_and_a_start_without_it_sends_the_next_no
     assert_eq!(prompts, [FIRST, SECOND]);
     assert!(printed(&relink, &["observed"]).await.contains("1 notice about 1 link"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_only_records_the_prompt_and_says_so() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let observing = "relink only observes (service.observe)";
+    let relink = Relink::serve_after(observing, nats.server.url(), &data, &[("RELINK_OBSERVE", "true")]).await;
+    // A link may be muted before its first webhook, over HTTP.
+    let mute = client().post(format!("{}/v1/links/{FIRST}/commands", relink.url)).bearer_auth(API_TOKEN);
+    let mute = within("a mute", mute.json(&json!({"command": "mute"})).send()).await.unwrap();
+    assert_eq!(mute.status(), 202);
+    relink.wait_for_link(&client(), FIRST).await;
+    relink.store_webhook(&client(), webhook(FIRST, "token_required", 1)).await;
+    let broken = async { while get(&relink, &format!("/v1/links/{FIRST}")).await["state"] != "token_required" {} };
+    within("a broken link", broken).await;
+    assert!(printed(&relink, &["links", "--held"]).await.contains(FIRST));
+    assert_eq!(notices(&nats).await, [""; 0]);
+
+    let released = printed(&relink, &["release", FIRST]).await;
+    assert!(released.contains("relink would have prompted the user"), "{released}");
+    assert!(released.contains("this is recorded, and nothing is sent to the user") && !released.contains("ublished"));
+    assert_eq!(notices(&nats).await, [format!("link.observed.update_required.{FIRST}")]);
+    // The state is on NATS before it is in the store.
+    let sent = async { while get(&relink, &format!("/v1/links/{FIRST}")).await["episode"]["prompt"] != "sent" {} };
+    within("the prompt in the store", sent).await;
+    let held = printed(&relink, &["links", "--held"]).await;
+    assert!(held.starts_with("no link matches\n") && held.contains("Recorded prompts count as sent"), "{held}");
+}

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use comfy_table::{CellAlignment, ColumnConstraint, Table};
 use serde_json::{Map, Value, json};
 
 use super::Group;
 use super::funnel::{
     OtherEnd, Outage, Passage, Quantiles, Range, Reading, Stage, StageCount, Unfinished, between, by_step, count,
 };
-use crate::cli::output::{BOLD, DIM, fitted, line, lines_of};
+use crate::cli::output::{BOLD, DIM, line};
 use crate::cli::sentences::span;
+use crate::cli::tables::{Column, table_of};
 use crate::printable::{counted, printable};
 
 /// The columns of the CSV. Programs read them by name, so none is renamed.
@@ -168,17 +168,23 @@ impl Report {
                 "{DIM}Of all; the times are from the stage before, and those of the last row from `detected`:{DIM:#}"
             ),
         );
-        let mut table = fitted(width);
-        table.set_header(["STAGE", "OUTAGES", "SHARE", "P50", "P90"]);
+        let columns = [
+            Column::always("STAGE"),
+            Column::always("OUTAGES").right(),
+            Column::optional("SHARE", 3).right(),
+            Column::optional("P50", 1).right(),
+            Column::optional("P90", 2).right(),
+        ];
+        let mut rows = Vec::new();
         for count in &self.total.stages {
             let outages = count.outages.map_or_else(|| "not recorded".to_owned(), |outages| outages.to_string());
             let share = self.total.share(count).map_or_else(|| "-".to_owned(), percent);
             let [p50, p90] = spans(count.took);
-            table.add_row([count.stage.as_str().to_owned(), outages, share, p50, p90]);
+            rows.push([count.stage.as_str().to_owned(), outages, share, p50, p90]);
         }
         let [p50, p90] = spans(self.total.to_recovered);
-        table.add_row(["detected to recovered", "", "", &p50, &p90].map(str::to_owned));
-        text + &finished(table, 4)
+        rows.push(["detected to recovered", "", "", &p50, &p90].map(str::to_owned));
+        text + &table_of(&columns, &rows, width) + "\n"
     }
 
     /// What the stages do not show.
@@ -253,53 +259,42 @@ fn group_table(group: Group, rows: &[Row], width: Option<u16>) -> String {
     };
     let mut text = String::new();
     line(&mut text, format_args!("{DIM}{about}{DIM:#}"));
-    let mut table = fitted(width);
-    table.set_header([title, first, "PROMPTED", "UPDATING", "RECOVERED", "REFRESHED", "P50", "P90"]);
+    let columns = [
+        Column::always(title),
+        Column::always(first).right(),
+        Column::optional("PROMPTED", 3).right(),
+        Column::optional("UPDATING", 4).right(),
+        Column::always("RECOVERED").right(),
+        Column::optional("REFRESHED", 5).right(),
+        Column::optional("P50", 1).right(),
+        Column::optional("P90", 2).right(),
+    ];
     // An institution that has only unfinished creations has a table of its own.
-    let is_empty = |row: &Row| row.count(Stage::Detected) == 0;
-    for row in rows.iter().filter(|row| !is_empty(row)) {
-        let counts = [Stage::Detected, Stage::Prompted, Stage::Updating, Stage::Recovered, Stage::Refreshed];
-        let mut cells = vec![row.name.as_deref().map_or_else(|| "-".to_owned(), printable)];
-        cells.extend(counts.map(|stage| row.count(stage).to_string()));
-        cells.extend(spans(took(row)));
-        table.add_row(cells);
-    }
-    if rows.iter().all(is_empty) {
+    let rows: Vec<_> = rows.iter().filter(|row| row.count(Stage::Detected) > 0).collect();
+    if rows.is_empty() {
         return String::new();
     }
-    text + &finished(table, 7)
+    let cells = |row: &&Row| {
+        let name = row.name.as_deref().map_or_else(|| "-".to_owned(), printable);
+        let counts = [Stage::Detected, Stage::Prompted, Stage::Updating, Stage::Recovered, Stage::Refreshed];
+        let [detected, prompted, updating, recovered, refreshed] = counts.map(|stage| row.count(stage).to_string());
+        let [p50, p90] = spans(took(row));
+        [name, detected, prompted, updating, recovered, refreshed, p50, p90]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    text + &table_of(&columns, &rows, width) + "\n"
 }
 
 /// Creations that were not finished, by institution; empty if there are none.
 fn unfinished_table(rows: &[Row], width: Option<u16>) -> String {
-    let mut table = fitted(width);
-    table.set_header(["INSTITUTION", "NOT FINISHED"]);
     let mut text = String::new();
     line(&mut text, format_args!("{DIM}Links whose creation was not finished in time (`creation_unfinished`):{DIM:#}"));
+    let columns = [Column::always("INSTITUTION"), Column::always("NOT FINISHED").right()];
     let counted = rows.iter().filter_map(|row| Some((row, row.unfinished_count.filter(|count| *count > 0)?)));
-    let mut is_empty = true;
-    for (row, count) in counted {
-        table.add_row([row.name.as_deref().map_or_else(|| "-".to_owned(), printable), count.to_string()]);
-        is_empty = false;
-    }
-    if is_empty { String::new() } else { text + &finished(table, 1) }
-}
-
-/// The lines of a table of numbers, with an empty line behind it. Its first column may be wrapped, and the next ones are on the right.
-fn finished(mut table: Table, right: usize) -> String {
-    for at in 0..=right {
-        if let Some(column) = table.column_mut(at) {
-            // One blank between two columns, so that eight of them fit into 80 characters.
-            column.set_padding((0, 1));
-        }
-    }
-    for at in 1..=right {
-        if let Some(column) = table.column_mut(at) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    lines_of(&table) + "\n"
+    let rows: Vec<_> = counted
+        .map(|(row, count)| [row.name.as_deref().map_or_else(|| "-".to_owned(), printable), count.to_string()])
+        .collect();
+    if rows.is_empty() { String::new() } else { text + &table_of(&columns, &rows, width) + "\n" }
 }
 
 fn spans(took: Option<Quantiles>) -> [String; 2] {
