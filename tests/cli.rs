@@ -85,7 +85,7 @@ fn a_missing_token_and_an_unreachable_relink_are_reported() {
 }
 
 #[test]
-fn a_probe_tries_nats_and_belvo_and_fails_if_they_cannot_be_used() {
+fn a_probe_tries_what_relink_needs_and_fails_if_it_cannot_be_used() {
     // Port 1 is reserved, and no program listens on it.
     let environment = [
         ("RELINK_WEBHOOK_SECRETS", "Bearer a"),
@@ -93,11 +93,16 @@ fn a_probe_tries_nats_and_belvo_and_fails_if_they_cannot_be_used() {
         ("RELINK_BELVO_URL", "http://127.0.0.1:1"),
         ("RELINK_BELVO_SECRET_ID", "id"),
         ("RELINK_BELVO_SECRET_PASSWORD", "hunter2"),
+        ("RELINK_TRACES_ENDPOINT", "http://127.0.0.1:1"),
+        ("RELINK_DATA_DIR", "/proc"),
     ];
     let output = relink(&["check-config", "--probe"], &environment);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("NATS: ERROR: cannot connect") && text.contains("Belvo: ERROR: "), "{text}");
+    assert!(text.contains("traces: ERROR: http://127.0.0.1:1/v1/traces does not answer: "), "{text}");
+    #[cfg(target_os = "linux")]
+    assert!(text.contains("data directory: ERROR: /proc cannot be written"), "{text}");
     assert!(text.contains("warning: belvo.url is an address of this machine") && !text.contains("hunter2"), "{text}");
     assert_eq!(relink(&["check-config"], &environment).status.code(), Some(0), "without the flag nothing is tried");
 }
