@@ -13,6 +13,7 @@
 mod background;
 mod data_directory;
 pub mod doctor;
+pub mod maintenance;
 mod nats;
 mod outbound;
 mod own_server;

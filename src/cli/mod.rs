@@ -6,11 +6,13 @@
 //! - `links`, `show`, `why`, `at`, `tail`, `observed`, `stats`, `institutions`, `dead-letters` and the `commands` about one link call a
 //!   running relink over HTTP (`client`) and print its answers (`history`, `due`, `sentences`) as text or, with `--json`, as
 //!   JSON (`output`); `moment` reads times, `progress` shows long work; `mcp` gives the same texts to an assistant
-//! - `replay` reads the streams of NATS by itself, because it needs all of them; `doctor` asks every part, with or without a running relink
+//! - `replay` reads the streams of NATS by itself, because it needs all of them; `backup`, `restore` and `rebuild` work on them and on the
+//!   store; `doctor` asks every part, with or without a running relink
 //!
 //! Each subcommand calls the module that does the work.
 
 mod at;
+mod backup;
 mod client;
 mod commands;
 mod dead_letters;
@@ -140,6 +142,15 @@ enum Command {
     /// List, show, replay and drop dead letters: messages that relink could not handle
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Save the streams of NATS in files, also while relink runs
+    #[command(after_help = backup::BACKUP_EXAMPLES)]
+    Backup(backup::BackupArgs),
+    /// Restore the streams of NATS from a backup, while relink is stopped
+    #[command(after_help = backup::RESTORE_EXAMPLES)]
+    Restore(backup::RestoreArgs),
+    /// Let the next start make a new store from the stream KV_links
+    #[command(after_help = backup::REBUILD_EXAMPLES)]
+    Rebuild(backup::RebuildArgs),
     /// Answer an assistant over the Model Context Protocol, on standard input and output; read-only
     #[command(after_help = mcp::EXAMPLES)]
     Mcp(mcp::McpArgs),
@@ -280,6 +291,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => manual::completions(Cli::command(), shell),
         Command::Man(args) => manual::man(Cli::command(), args),
         Command::Simulate(args) => simulation::run(args),
+        Command::Rebuild(args) => backup::rebuild(args),
         Command::Schemas { write } => {
             schemas::write(&write).with_context(|| format!("writing schemas to {}", write.display()))?;
             Ok(ExitCode::SUCCESS)
@@ -352,6 +364,8 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         Command::Observed(args) => return observed::run(args).await,
         Command::Stats(args) => return stats::run(args).await,
         Command::Replay(args) => return replay::run(args).await,
+        Command::Backup(args) => return backup::back_up(args).await,
+        Command::Restore(args) => return backup::restore(args).await,
         Command::Mcp(args) => return mcp::run(args, signals::shutdown(at_once)?).await,
         Command::Verify(args) => return commands::send("verify", None, args).await,
         Command::Mute(args) => return commands::send("mute", None, args).await,
@@ -365,6 +379,7 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         | Command::Man(_)
         | Command::Machine { .. }
         | Command::Simulate(_)
+        | Command::Rebuild(_)
         | Command::Schemas { .. } => {
             unreachable!("these subcommands have already run without a runtime")
         }

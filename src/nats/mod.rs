@@ -63,6 +63,7 @@ mod restore;
 mod step_spans;
 mod streams_read;
 
+pub mod backup;
 pub mod connection;
 pub mod durability;
 pub mod server;

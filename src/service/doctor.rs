@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use strum::IntoStaticStr;
 
-use super::probe::{probe_belvo, probe_traces};
+use super::probe::probe_belvo;
+use super::traces;
 use crate::clock;
 use crate::config::Config;
 use crate::link::Timestamp;
@@ -75,14 +76,14 @@ pub async fn examine(config: &Config, warnings: Vec<String>, source: ServerSourc
     checks.extend(bus::checks(config, source).await);
     checks.extend(host::checks(&config.store.data_dir));
     checks.extend(belvo(config).await);
-    checks.extend(traces(config).await);
+    checks.extend(export_of_traces(config).await);
     checks.extend(running::checks(config).await);
     checks
 }
 
-async fn traces(config: &Config) -> Option<Check> {
+async fn export_of_traces(config: &Config) -> Option<Check> {
     const NAME: &str = "traces";
-    Some(match probe_traces(config.traces.as_ref()?).await {
+    Some(match traces::probe(config.traces.as_ref()?).await {
         Ok(text) => Check::ok(NAME, text),
         Err(error) => {
             let text = format!("{error:#}");

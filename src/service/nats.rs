@@ -144,6 +144,24 @@ async fn make_ready(client: &async_nats::Client, config: &Config) -> anyhow::Res
     Ok(())
 }
 
+/// A connection for a program that works on the streams while relink is stopped, and relink's own nats-server, if that is configured: it
+/// runs only with relink, so it is started here. The caller stops it.
+///
+/// # Errors
+/// There is no connection.
+pub(super) async fn connect_alone(
+    config: &Config,
+    source: ServerSource,
+    name: &str,
+) -> anyhow::Result<(async_nats::Client, Option<NatsServer>)> {
+    let Some(server) = start_server(config, source).await? else {
+        return Ok((super::connect(config, name).await?, None));
+    };
+    let access = Access::of_urls([server.url_with_login().expose_secret()])?;
+    let client = access.connect(name).await.with_context(|| cannot_connect(&access))?;
+    Ok((client, Some(server)))
+}
+
 async fn start_server(config: &Config, source: ServerSource) -> anyhow::Result<Option<NatsServer>> {
     if config.nats.url.is_some() {
         return Ok(None);

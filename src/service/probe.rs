@@ -1,26 +1,17 @@
 //! Whether NATS, Belvo and the endpoint for traces accept the settings, for `check-config --probe` and `doctor`. Nothing is changed there.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_nats::Client;
-use reqwest::Url;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::redirect::Policy;
-use secrecy::ExposeSecret as _;
 
-use super::belvo_client;
+use super::{belvo_client, traces};
 use crate::belvo::{self, CallError};
 use crate::config::Config;
 use crate::http;
 use crate::nats::connection::Access;
 use crate::nats::server::min_version_check;
 use crate::nats::server_login;
-use crate::trace::Settings;
-
-/// How long the endpoint for traces has to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Connects to NATS, calls Belvo, writes a file into the data directory, and sends the endpoint for traces a request without spans, if there
 /// is one. Returns the name of each part with its answer.
@@ -30,8 +21,8 @@ pub async fn probe(config: &Config) -> Vec<(&'static str, anyhow::Result<String>
         ("Belvo", probe_belvo(config).await),
         ("data directory", probe_directory(&config.store.data_dir)),
     ];
-    if let Some(traces) = &config.traces {
-        answers.push(("traces", probe_traces(traces).await));
+    if let Some(settings) = &config.traces {
+        answers.push(("traces", traces::probe(settings).await));
     }
     answers
 }
@@ -44,30 +35,6 @@ fn probe_directory(directory: &Path) -> anyhow::Result<String> {
     // The file has no name after that.
     tempfile::tempfile_in(directory).with_context(|| format!("{shown} cannot be written"))?;
     Ok(format!("{shown} can be written"))
-}
-
-/// Sends an export without spans, which OTLP allows: an empty message of protobuf has no bytes.
-pub(super) async fn probe_traces(traces: &Settings) -> anyhow::Result<String> {
-    let endpoint = &traces.endpoint;
-    let client = belvo::http_client(&Url::parse(endpoint)?).redirect(Policy::none()).timeout(ANSWER_WITHIN).build()?;
-    let mut request = client.post(endpoint).header(CONTENT_TYPE, "application/x-protobuf");
-    for (name, value) in &traces.headers {
-        request = request.header(name, value.expose_secret());
-    }
-    // The error of the client has the whole address, which is in the text already.
-    let answer = request.body("").send().await.map_err(|error| {
-        anyhow!("{endpoint} does not answer: {}. check RELINK_TRACES_ENDPOINT", describe(&error.without_url()))
-    })?;
-    match answer.status() {
-        status if status.is_success() => Ok(format!("{endpoint} takes spans")),
-        status => Err(anyhow!("{endpoint} answers {status}. check RELINK_TRACES_ENDPOINT and RELINK_TRACES_HEADERS")),
-    }
-}
-
-/// An error with its causes.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Makes one call with Belvo's keys, so that `/readyz` names refused keys from the start on, and not only after the first sweep. Every other

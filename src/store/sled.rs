@@ -76,6 +76,12 @@ struct WriterState {
     rebuild: Option<Rebuild>,
 }
 
+/// As long as this lives, no process can open the store.
+#[derive(Debug)]
+pub struct StoreHold {
+    _root: Root,
+}
+
 /// The result of opening a directory.
 #[derive(Debug)]
 pub struct Opened {
@@ -95,6 +101,26 @@ impl SledStore {
     /// [`StoreError::Denied`] and [`StoreError::Full`] if the disk cannot be read or written. None of them moves the store.
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
         Self::open_with(directory, cache_bytes, SIZE_LIMIT, LINKS_AT_OPEN_MAX)
+    }
+
+    /// Moves the store in `directory` to `<directory>.replaced-<n>`, so that the next start makes a new one from the stream. Returns the new
+    /// directory, or `None` if there is no store.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if a process has it open, or the failure of the file system.
+    pub fn set_aside(directory: &Path) -> Result<Option<PathBuf>, StoreError> {
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        Root::lock(directory)?.replace()
+    }
+
+    /// Keeps every other process from opening the store in `directory`, as long as the result lives.
+    ///
+    /// # Errors
+    /// As [`SledStore::set_aside`].
+    pub fn hold(directory: &Path) -> Result<StoreHold, StoreError> {
+        Ok(StoreHold { _root: Root::lock(directory)? })
     }
 
     fn open_with(

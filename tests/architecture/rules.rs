@@ -168,6 +168,7 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
             "journal/target.rs",
             "service.rs",
             "service/own_server.rs",
+            "service/maintenance.rs",
             "service/nats.rs",
             "service/outbound.rs",
             "service/probe.rs",

@@ -1,11 +1,10 @@
 //! The node after its streams were restored from a backup, or lost their end: it continues where it was.
 //!
-//! The backup is that of `nats stream backup`, by the same requests of JetStream's API.
+//! The backup is that of `relink backup`.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt;
+use relink::nats::backup;
 use relink::nats::stream::extent;
 use relink::store::{MemoryStore, Store};
 use serde_json::{Value, json};
@@ -15,11 +14,10 @@ use crate::support::{TestNats, within};
 
 const LINKS: u32 = 30;
 
-/// A stream, as `nats stream backup` stores it.
+/// A stream in files.
 struct Backup {
     stream: &'static str,
-    description: Value,
-    chunks: Vec<Bytes>,
+    directory: tempfile::TempDir,
 }
 
 async fn api(nats: &TestNats, subject: String, request: &Value) -> Value {
@@ -30,33 +28,14 @@ async fn api(nats: &TestNats, subject: String, request: &Value) -> Value {
 }
 
 async fn back_up(nats: &TestNats, stream: &'static str) -> Backup {
-    let inbox = nats.client.new_inbox();
-    let mut arriving = nats.client.subscribe(inbox.clone()).await.expect("a subscription");
-    let request = json!({"deliver_subject": inbox});
-    let description = api(nats, format!("$JS.API.STREAM.SNAPSHOT.{stream}"), &request).await;
-    let mut chunks = Vec::new();
-    loop {
-        let chunk = within("a chunk", arriving.next()).await.expect("a chunk");
-        if chunk.payload.is_empty() {
-            return Backup { stream, description, chunks };
-        }
-        chunks.push(chunk.payload);
-        if let Some(reply) = chunk.reply {
-            nats.client.publish(reply, Bytes::new()).await.expect("an acknowledgement");
-        }
-    }
+    let directory = tempfile::tempdir().expect("a directory");
+    within("a backup", backup::save(&nats.context, stream, directory.path(), |_| {})).await.expect("a backup");
+    Backup { stream, directory }
 }
 
 async fn restore(nats: &TestNats, backup: &Backup) {
-    let request = json!({"config": backup.description["config"], "state": backup.description["state"]});
-    let response = api(nats, format!("$JS.API.STREAM.RESTORE.{}", backup.stream), &request).await;
-    let deliver = response["deliver_subject"].as_str().expect("a subject").to_owned();
-    for chunk in &backup.chunks {
-        nats.client.request(deliver.clone(), chunk.clone()).await.expect("an acknowledgement");
-    }
-    let end = nats.client.request(deliver, Bytes::new()).await.expect("the end");
-    let end: Value = serde_json::from_slice(&end.payload).expect("JSON");
-    assert!(end.get("error").is_none(), "{end}");
+    let restored = backup::restore(&nats.context, backup.stream, backup.directory.path(), |_, _| {});
+    within("a restore", restored).await.expect("restored");
 }
 
 async fn created_ns(nats: &TestNats, stream: &str) -> i128 {

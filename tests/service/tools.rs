@@ -1,4 +1,5 @@
-//! The commands that look at a relink from outside, `replay` and `doctor`, against the binary and a real nats-server.
+//! The commands that work without the service, `replay`, `doctor`, `backup`, `restore` and `rebuild`, against the binary and a real
+//! nats-server.
 
 use std::path::Path;
 use std::process::Output;
@@ -154,4 +155,51 @@ async fn wrong_keys_of_belvo_are_named_by_readyz_and_by_doctor() {
         "{report:#}"
     );
     sandbox.shutdown().await;
+}
+
+fn text_of(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The three commands while relink runs and while it is stopped, and a relink on what was restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_streams_are_saved_and_restored_and_the_store_is_rebuilt() {
+    let nats = TestNats::start().await;
+    let (url, data) = (nats.server.url(), nats.dir.path().join("relink"));
+    let directory = nats.dir.path().join("backups/1");
+    let directory = directory.to_str().expect("UTF-8");
+    let mut relink = Relink::serve(url, &data, &[]).await;
+    relink.store_webhook(&client(), webhook(LINK, "token_required", 1)).await;
+    let before = relink.wait_for_link(&client(), LINK).await;
+
+    let saved = run(&relink, url, &data, &["backup", directory], &[]).await;
+    assert!(saved.status.success() && text_of(&saved).contains("saved BELVO: 1 message, "), "{}", text_of(&saved));
+    for (refused, why) in [
+        (&["backup", directory][..], "BELVO exists already"),
+        (&["restore", directory], "relink runs on this data directory: stop it first"),
+        (&["rebuild"], "relink runs on this data directory: stop it first"),
+    ] {
+        let output = run(&relink, url, &data, refused, &[]).await;
+        assert!(!output.status.success() && text_of(&output).contains(why), "{refused:?}: {}", text_of(&output));
+    }
+    relink.signal("TERM").await;
+    assert!(relink.ended().await.success(), "{:?}", relink.seen);
+
+    let refused = run(&relink, url, &data, &["restore", directory], &[]).await;
+    let names = "NATS has these streams already: BELVO, KV_links, RELINK_DEAD";
+    assert!(!refused.status.success() && text_of(&refused).contains(names), "{}", text_of(&refused));
+    // A part of a backup deletes nothing.
+    let half = nats.dir.path().join("half");
+    std::fs::create_dir(&half).unwrap();
+    let output = run(&relink, url, &data, &["restore", half.to_str().unwrap(), "--replace"], &[]).await;
+    assert!(!output.status.success() && text_of(&output).contains("not a whole backup"), "{}", text_of(&output));
+    let restored = run(&relink, url, &data, &["restore", directory, "--replace"], &[]).await;
+    assert!(restored.status.success() && text_of(&restored).contains("restored KV_links: "), "{}", text_of(&restored));
+    let rebuilt = run(&relink, url, &data, &["rebuild"], &[]).await;
+    let aside = data.join("store.replaced-1");
+    assert!(rebuilt.status.success() && text_of(&rebuilt).contains("store.replaced-1"), "{}", text_of(&rebuilt));
+    assert!(aside.is_dir());
+
+    let relink = Relink::serve(url, &data, &[]).await;
+    assert_eq!(relink.wait_for_link(&client(), LINK).await, before);
 }

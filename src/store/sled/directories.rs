@@ -8,6 +8,7 @@
 //! store/db, conf, …        the database of an older relink (formats 1 and 2)
 //! store.quarantine-<n>/    the last damaged database
 //! store.ahead-<n>/         a database with messages that the stream has lost
+//! store.replaced-<n>/      a database that an operator has replaced (`relink rebuild`)
 //! ```
 //!
 //! sled opens files of its directory by path at any time, so the directory of an open database cannot be replaced. Therefore each new
@@ -84,7 +85,7 @@ impl Root {
     /// The failure of the file system.
     pub(super) fn find(&self) -> Result<Found, StoreError> {
         let numbers = self.numbers()?;
-        let newest = numbers.iter().copied().filter(|number| !self.database(*number).join(INCOMPLETE).exists()).max();
+        let newest = self.newest_of(&numbers);
         for number in numbers.into_iter().filter(|number| Some(*number) != newest) {
             self.delete(number)?;
         }
@@ -93,6 +94,20 @@ impl Root {
             self.delete_legacy()?;
         }
         Ok(Found { newest, is_legacy: newest.is_none() && is_legacy })
+    }
+
+    fn newest_of(&self, numbers: &[u64]) -> Option<u64> {
+        numbers.iter().copied().filter(|number| !self.database(*number).join(INCOMPLETE).exists()).max()
+    }
+
+    /// Moves the newest database to `<root>.replaced-<n>`; `None` if there is none.
+    ///
+    /// # Errors
+    /// The failure of the file system.
+    pub(super) fn replace(&self) -> Result<Option<PathBuf>, StoreError> {
+        let newest = self.newest_of(&self.numbers()?);
+        let exists = newest.is_some() || self.path.join(DATABASE_FILE).exists();
+        if exists { self.move_aside(newest, "replaced").map(Some) } else { Ok(None) }
     }
 
     fn numbers(&self) -> Result<Vec<u64>, StoreError> {
