@@ -1,4 +1,5 @@
-//! Prompts the users of links that need repair: `cargo run --example subscribe_notices [NATS_URL] [COUNT] [FILE]`
+//! Prompts and reminds the users of links that need repair, or whose consent ends:
+//! `cargo run --example subscribe_notices [NATS_URL] [COUNT] [FILE]`
 //!
 //! One durable pull consumer on the stream `KV_links`. The server stores its position, so this program may be stopped and
 //! started at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
@@ -21,7 +22,9 @@ use futures::StreamExt;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
-const SUBJECT: &str = "link.notice.update_required.*";
+/// All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
+const SUBJECTS: [&str; 3] =
+    ["link.notice.update_required.*", "link.notice.reminder.*", "link.notice.consent_expiring.*"];
 const DURABLE: &str = "prompts-rust";
 
 #[tokio::main]
@@ -46,7 +49,7 @@ async fn main() -> Result<(), async_nats::Error> {
     let stream = context.get_stream("KV_links").await?;
     let config = pull::Config {
         durable_name: Some(DURABLE.to_owned()),
-        filter_subject: SUBJECT.to_owned(),
+        filter_subjects: SUBJECTS.map(str::to_owned).to_vec(),
         ack_policy: AckPolicy::Explicit,
         ..pull::Config::default()
     };
@@ -65,14 +68,17 @@ async fn main() -> Result<(), async_nats::Error> {
             message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
             continue;
         }
-        let links = links_to_repair(&stream, &notice).await?;
+        let links = links_to_ask_for(&stream, &notice).await?;
         // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
         let row = params![id, notice["external_id"].as_str(), Value::from(links.clone()).to_string()];
         let is_new = database.execute("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row)? == 1;
         if is_new && links.is_empty() {
-            eprintln!("no message for {id}: the outage is over, or under repair");
+            eprintln!("no message for {id}: what it was about is over, or under repair");
         } else if is_new {
-            println!("{}", json!({"id": id, "external_id": notice["external_id"], "links": links}));
+            println!(
+                "{}",
+                json!({"id": id, "type": notice["type"], "external_id": notice["external_id"], "links": links})
+            );
         }
         handled += usize::from(is_new);
         // Acknowledge last: a notice without an acknowledgement is delivered again.
@@ -81,29 +87,35 @@ async fn main() -> Result<(), async_nats::Error> {
     Ok(())
 }
 
-/// The links of this person that need repair now: the link of the notice, and others that are broken too. The others get no
-/// notice of their own, so check each link, also if the first one works again.
-async fn links_to_repair(stream: &Stream, notice: &Value) -> Result<Vec<Value>, async_nats::Error> {
-    let others = notice["also_broken"].as_array().into_iter().flatten().map(|link| (link, &link["episode"]));
+/// The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
+/// their own, so check each link, also if the first one works again.
+async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>, async_nats::Error> {
+    let listed = |name: &str| notice[name].as_array().cloned().unwrap_or_default();
+    let mut waiting = vec![(notice.clone(), notice["episode"]["number"].clone())];
+    waiting.extend(listed("also_broken").into_iter().map(|link| (link.clone(), link["episode"].clone())));
+    for mut link in listed("also_ending") {
+        link["action"] = "renew_consent".into();
+        waiting.push((link, Value::Null));
+    }
     let mut links = Vec::new();
-    for (link, episode) in std::iter::once((notice, &notice["episode"]["number"])).chain(others) {
-        if still_needs_its_user(episode, &state_now(stream, &link["link_id"]).await?) {
-            let shown = ["link_id", "institution", "action", "repair_url"];
+    for (link, episode) in waiting {
+        if still_needs_its_user(&link, &episode, &state_now(stream, &link["link_id"]).await?) {
+            let shown = ["link_id", "institution", "action", "repair_url", "due_at"];
             links.push(shown.into_iter().filter_map(|key| Some((key, link.get(key)?.clone()))).collect());
         }
     }
     Ok(links)
 }
 
-/// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a
-/// link are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user
-/// has connected the bank anew.
-fn still_needs_its_user(episode: &Value, state: &Value) -> bool {
+/// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link
+/// are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user has
+/// connected the bank anew. A link without an episode works, and its consent ends at `due_at`.
+fn still_needs_its_user(link: &Value, episode: &Value, state: &Value) -> bool {
     let now = &state["episode"];
-    now["number"].is_u64()
-        && now["number"] == *episode
-        && !now["superseded_by"].is_string()
-        && state["state"] != "updating"
+    if episode.is_null() {
+        return now.is_null() && state["consent"]["due_at"] == link["due_at"] && state.is_object();
+    }
+    now["number"] == *episode && !now["superseded_by"].is_string() && state["state"] != "updating"
 }
 
 /// The version of the link that sent this notice; notice ids are `<link>.<version>.<n>`.

@@ -38,6 +38,14 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }
 
+/// When the consents of these tests end.
+const DUE_AT: &str = "2026-12-05T00:00:00.000Z";
+
+/// An entry of `also_broken`.
+fn waiting(link: &str) -> Value {
+    json!({"link_id": link, "institution": null, "episode": 1, "action": "provide_token"})
+}
+
 fn in_tests(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(name)
 }
@@ -153,7 +161,7 @@ async fn examples_in_every_language_report_and_subscribe() {
     within("the repeat", nats_has(&nats, "KV_links", &format!("link.refused.{LINK}"))).await;
 
     let expected = json!({
-        "id": format!("{LINK}.1.1"), "external_id": null,
+        "id": format!("{LINK}.1.1"), "type": "update_required", "external_id": null,
         "links": [{"link_id": LINK, "institution": null, "action": "provide_token"}],
     });
     for (durable, mut subscriber) in subscribers {
@@ -193,6 +201,14 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
     nats.state("second", 1, "invalid", Some(1)).await;
     nats.state("third", 2, "valid", None).await;
     nats.state("fourth", 3, "invalid", Some(2)).await;
+    // A reminder that mentions a link whose prompt waited, and a consent that ends, with one that is renewed.
+    nats.message("reminder", "fifth", 4, json!({"episode": {"number": 1}, "also_broken": [waiting("new")]})).await;
+    nats.state("fifth", 4, "updating", Some(1)).await;
+    nats.state("new", 1, "invalid", Some(1)).await;
+    let ending = json!([{"link_id": "renewed", "institution": null, "due_at": DUE_AT}]);
+    nats.message("consent_expiring", "ending", 2, json!({"due_at": DUE_AT, "also_ending": ending})).await;
+    nats.consent("ending", 2, DUE_AT).await;
+    nats.consent("renewed", 2, "2027-12-01T00:00:00.000Z").await;
 
     for (durable, mut subscriber) in subscribers().await {
         // The state of this link is published after the subscriber has received its notice.
@@ -204,14 +220,14 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
             loop {
                 poll.tick().await;
                 let info = stream.consumer_info(durable).await;
-                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 7) {
+                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 9) {
                     break;
                 }
             }
             nats.state("behind", 5, "token_required", Some(1)).await;
         };
         let file = nats.dir.path().join(durable);
-        let subscribed = subscribe(&mut subscriber, &nats, 7, &file);
+        let subscribed = subscribe(&mut subscriber, &nats, 9, &file);
         let (messages, ()) = tokio::join!(subscribed, within("the notices", state_follows));
         let written: Vec<_> = messages
             .iter()
@@ -221,7 +237,13 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
                 (message["id"].as_str().expect("an id"), links)
             })
             .collect();
-        let expected = [("again.3.1", vec!["again"]), ("first.1.1", vec!["second"]), ("behind.5.1", vec!["behind"])];
+        let expected = [
+            ("again.3.1", vec!["again"]),
+            ("first.1.1", vec!["second"]),
+            ("fifth.4.1", vec!["new"]),
+            ("ending.2.1", vec!["ending"]),
+            ("behind.5.1", vec!["behind"]),
+        ];
         assert_eq!(written, expected, "{durable}");
         nats.context
             .get_stream("KV_links")
@@ -389,18 +411,29 @@ async fn the_asyncapi_document_is_valid() {
 impl TestNats {
     /// Publishes a notice with only the fields that a subscriber reads.
     async fn notice(&self, link: &str, version: u64, episode: u64, also_broken: &[&str]) {
-        let also_broken: Vec<_> = also_broken
-            .iter()
-            .map(|link| json!({"link_id": link, "institution": null, "episode": 1, "action": "provide_token"}))
-            .collect();
-        let body = json!({
-            "type": "update_required", "link_id": link, "external_id": null, "institution": null,
-            "action": "provide_token", "episode": {"number": episode}, "also_broken": also_broken,
+        let also_broken: Vec<_> = also_broken.iter().map(|link| waiting(link)).collect();
+        let body = json!({"episode": {"number": episode}, "also_broken": also_broken});
+        self.message("update_required", link, version, body).await;
+    }
+
+    /// A message to a user: `more` are the members that depend on its type.
+    async fn message(&self, kind: &str, link: &str, version: u64, more: Value) {
+        let mut body = json!({
+            "type": kind, "link_id": link, "external_id": null, "institution": null, "action": "provide_token",
+            "episode": null,
         });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("ce-id", format!("{link}.{version}.1"));
-        let subject = format!("link.notice.update_required.{link}");
+        let subject = format!("link.notice.{kind}.{link}");
         let published = self.context.publish_with_headers(subject, headers, body.to_string().into()).await;
+        published.expect("sent").await.expect("stored");
+    }
+
+    /// A link that works, and whose consent ends.
+    async fn consent(&self, link: &str, version: u64, due_at: &str) {
+        let body = json!({"link_id": link, "version": version, "state": "valid", "episode": null, "consent": {"due_at": due_at}});
+        let published = self.context.publish(format!("$KV.links.{link}"), body.to_string().into()).await;
         published.expect("sent").await.expect("stored");
     }
 

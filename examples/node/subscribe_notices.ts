@@ -1,4 +1,5 @@
-// Prompts the users of links that need repair: node subscribe_notices.js [NATS_URL] [COUNT] [FILE], after `npx tsc`
+// Prompts and reminds the users of links that need repair, or whose consent ends:
+// node subscribe_notices.js [NATS_URL] [COUNT] [FILE], after `npx tsc`
 //
 // One durable pull consumer on the stream KV_links. The server stores its position, so this program may be stopped and started
 // at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
@@ -11,11 +12,24 @@ import { connect, nanos } from "@nats-io/transport-node";
 // From Node 22 on, `DatabaseSync` of node:sqlite does the same.
 import sqlite from "node-sqlite3-wasm";
 
-type Link = { link_id: string; institution: string | null; action: string; repair_url?: string };
-type Notice = Link & { external_id: string | null; episode: { number: number }; also_broken?: (Link & { episode: number })[] };
-type State = { state: string; version: number; episode?: { number: number; superseded_by?: string } | null };
+type Link = { link_id: string; institution: string | null; action: string; repair_url?: string; due_at?: string };
+type Waiting = Link & { episode?: number };
+type Notice = Link & {
+  type: string;
+  external_id: string | null;
+  episode: { number: number } | null;
+  also_broken?: Waiting[];
+  also_ending?: Waiting[];
+};
+type State = {
+  state: string;
+  version: number;
+  episode?: { number: number; superseded_by?: string } | null;
+  consent?: { due_at: string | null } | null;
+};
 
-const SUBJECT = "link.notice.update_required.*";
+// All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
+const SUBJECTS = ["link.notice.update_required.*", "link.notice.reminder.*", "link.notice.consent_expiring.*"];
 const DURABLE = "prompts-node";
 
 const [url = "nats://127.0.0.1:4222", count = "Infinity", file = "messages.sqlite"] = process.argv.slice(2);
@@ -31,7 +45,7 @@ const connection = await connect({ servers: host, ...login });
 const manager = await jetstreamManager(connection);
 await manager.consumers.add("KV_links", {
   durable_name: DURABLE,
-  filter_subject: SUBJECT,
+  filter_subjects: SUBJECTS,
   ack_policy: AckPolicy.Explicit,
   ack_wait: nanos(30_000),
 });
@@ -47,12 +61,12 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
     message.nak(1_000);
     continue;
   }
-  const links = await linksToRepair(notice);
+  const links = await linksToAskFor(notice);
   // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
   const row = [id, notice.external_id, JSON.stringify(links)];
   const isNew = database.run("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row).changes;
-  if (isNew && links.length > 0) console.log(JSON.stringify({ id, external_id: notice.external_id, links }));
-  else if (isNew) console.error(`no message for ${id}: the outage is over, or under repair`);
+  if (isNew && links.length > 0) console.log(JSON.stringify({ id, type: notice.type, external_id: notice.external_id, links }));
+  else if (isNew) console.error(`no message for ${id}: what it was about is over, or under repair`);
   // Acknowledge last: a notice without an acknowledgement is delivered again.
   await message.ackAck();
   handled += isNew;
@@ -61,24 +75,27 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
 await connection.close();
 database.close();
 
-// The links of this person that need repair now: the link of the notice, and others that are broken too. The others get no
-// notice of their own, so check each link, also if the first one works again.
-async function linksToRepair(notice: Notice): Promise<Link[]> {
+// The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
+// their own, so check each link, also if the first one works again.
+async function linksToAskFor(notice: Notice): Promise<Link[]> {
+  const ending = (notice.also_ending ?? []).map((link) => ({ ...link, action: "renew_consent" }));
   const links: Link[] = [];
-  for (const link of [{ ...notice, episode: notice.episode.number }, ...(notice.also_broken ?? [])]) {
-    if (!stillNeedsItsUser(link.episode, await stateNow(link.link_id))) continue;
-    const { link_id, institution, action, repair_url } = link;
-    links.push({ link_id, institution, action, repair_url });
+  for (const link of [{ ...notice, episode: notice.episode?.number }, ...(notice.also_broken ?? []), ...ending]) {
+    if (!stillNeedsItsUser(link, await stateNow(link.link_id))) continue;
+    const { link_id, institution, action, repair_url, due_at } = link;
+    links.push({ link_id, institution, action, repair_url, due_at });
   }
   return links;
 }
 
 // Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link
 // are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user has
-// connected the bank anew.
-function stillNeedsItsUser(episode: number, state: State | null): boolean {
-  if (!state?.episode || state.episode.superseded_by) return false;
-  return state.episode.number === episode && state.state !== "updating";
+// connected the bank anew. A link without an episode works, and its consent ends at `due_at`.
+function stillNeedsItsUser(link: Waiting, state: State | null): boolean {
+  const now = state?.episode;
+  if (link.episode === undefined) return !now && state?.consent?.due_at === link.due_at;
+  if (!now || now.superseded_by) return false;
+  return now.number === link.episode && state.state !== "updating";
 }
 
 // The version of the link that sent this notice; notice ids are <link>.<version>.<n>.

@@ -1,4 +1,4 @@
-"""Prompts the users of links that need repair: subscribe_notices.py [NATS_URL] [COUNT] [FILE]
+"""Prompts and reminds the users of links that need repair, or whose consent ends: subscribe_notices.py [NATS_URL] [COUNT] [FILE]
 
 One durable pull consumer on the stream KV_links. The server stores its position, so this program may be stopped and started
 at any time, and several copies of it share the work. It ends after COUNT notices; without COUNT it does not end.
@@ -16,7 +16,8 @@ import nats
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
-SUBJECT = "link.notice.update_required.*"
+# All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
+SUBJECTS = ["link.notice.update_required.*", "link.notice.reminder.*", "link.notice.consent_expiring.*"]
 DURABLE = "prompts-python"
 
 
@@ -26,8 +27,11 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
     database.execute("CREATE TABLE IF NOT EXISTS messages (notice_id TEXT PRIMARY KEY, external_id TEXT, links TEXT)")
     connection = await nats.connect(url)
     jetstream = connection.jetstream()
-    config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=30)
-    notices = await jetstream.pull_subscribe(SUBJECT, durable=DURABLE, stream="KV_links", config=config)
+    config = ConsumerConfig(
+        durable_name=DURABLE, filter_subjects=SUBJECTS, ack_policy=AckPolicy.EXPLICIT, ack_wait=30
+    )
+    await jetstream.add_consumer("KV_links", config)
+    notices = await jetstream.pull_subscribe_bind(DURABLE, stream="KV_links")
 
     handled = 0
     while count is None or handled < int(count):
@@ -42,15 +46,16 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
                 # The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
                 await message.nak(delay=1)
                 continue
-            links = await links_to_repair(jetstream, notice)
+            links = await links_to_ask_for(jetstream, notice)
             # A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
             with database:
                 row = (notice_id, notice["external_id"], json.dumps(links))
                 is_new = database.execute("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row).rowcount
             if is_new and links:
-                print(json.dumps({"id": notice_id, "external_id": notice["external_id"], "links": links}), flush=True)
+                shown = {"id": notice_id, "type": notice["type"], "external_id": notice["external_id"], "links": links}
+                print(json.dumps(shown), flush=True)
             elif is_new:
-                print(f"no message for {notice_id}: the outage is over, or under repair", file=sys.stderr)
+                print(f"no message for {notice_id}: what it was about is over, or under repair", file=sys.stderr)
             handled += is_new
             # Acknowledge last: a notice without an acknowledgement is delivered again.
             await message.ack_sync()
@@ -58,26 +63,32 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
     database.close()
 
 
-async def links_to_repair(jetstream, notice):
-    """The links of this person that need repair now: the link of the notice, and others that are broken too. The others
-    get no notice of their own, so check each link, also if the first one works again."""
-    first = {**notice, "episode": notice["episode"]["number"]}
+async def links_to_ask_for(jetstream, notice):
+    """The links of this person that need the person now: the link of the notice, and others that wait. The others get no
+    prompt of their own, so check each link, also if the first one works again."""
+    episode = notice.get("episode")
+    first = {**notice, "episode": episode and episode["number"]}
+    ending = [{**link, "action": "renew_consent"} for link in notice.get("also_ending", [])]
     links = []
-    for link in [first, *notice.get("also_broken", [])]:
-        if still_needs_its_user(link["episode"], await state_now(jetstream, link["link_id"])):
-            shown = ("link_id", "institution", "action", "repair_url")
+    for link in [first, *notice.get("also_broken", []), *ending]:
+        if still_needs_its_user(link, await state_now(jetstream, link["link_id"])):
+            shown = ("link_id", "institution", "action", "repair_url", "due_at")
             links.append({key: link[key] for key in shown if key in link})
     return links
 
 
-def still_needs_its_user(episode, state):
+def still_needs_its_user(link, state):
     """Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of
     a link are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the
-    user has connected the bank anew."""
-    now = state and state.get("episode")
+    user has connected the bank anew. A link without an episode works, and its consent ends at `due_at`."""
+    if state is None:
+        return False
+    now, number = state.get("episode"), link.get("episode")
+    if number is None:
+        return not now and (state.get("consent") or {}).get("due_at") == link["due_at"]
     if not now or now.get("superseded_by"):
         return False
-    return now["number"] == episode and state["state"] != "updating"
+    return now["number"] == number and state["state"] != "updating"
 
 
 def version_of(notice_id):

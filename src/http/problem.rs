@@ -75,7 +75,7 @@ impl Kind {
             Self::NotAccepted => {
                 (StatusCode::BAD_GATEWAY, "not-accepted", "The HTTP target did not accept the message")
             }
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not stored; try again"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible now; try again"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests; try again"),
             Self::NoBelvoKeys => (StatusCode::SERVICE_UNAVAILABLE, "no-belvo-keys", "relink has no keys for Belvo"),
             Self::Observing => (StatusCode::SERVICE_UNAVAILABLE, "observing", "relink only observes"),

@@ -142,7 +142,7 @@ const EN: Texts = Texts {
     start_again: "Open the page again",
     try_again: "Try again",
     back: "Back to {brand}",
-    privacy: "You enter your data on a secure page of Belvo, which connects banks. {brand} does not see your password.",
+    privacy: "You enter your data on a secure page of Belvo, which connects banks, and {brand} does not see your password.",
     privacy_consent: "Your name and document are sent to Belvo, which connects banks. They are not stored here.",
     name: "Full name",
     document: "CPF or CNPJ",
@@ -150,7 +150,7 @@ const EN: Texts = Texts {
     name_wrong: "Enter your full name.",
     document_wrong: "Enter all characters of your CPF or CNPJ.",
     bank_down: "{bank} does not work properly at the moment. It is not your fault, and there is nothing to do now.",
-    bank_down_and_promised: "{bank} does not work properly at the moment. It is not your fault, and there is nothing to do now. {brand} will \
+    bank_down_and_promised: "{bank} does not work properly at the moment. It is not your fault, and there is nothing to do now: {brand} will \
                              write to you when it works again.",
     cannot_start: "The secure page cannot be opened at the moment. Please try again in a few minutes.",
     support: "Do you need help?",
@@ -221,7 +221,7 @@ const ES: Texts = Texts {
     start_again: "Abrir la página otra vez",
     try_again: "Intentar de nuevo",
     back: "Volver a {brand}",
-    privacy: "Escribes tus datos en una página segura de Belvo, que conecta bancos. {brand} no ve tu contraseña.",
+    privacy: "Escribes tus datos en una página segura de Belvo, que conecta bancos, y {brand} no ve tu contraseña.",
     privacy_consent: "Tu nombre y documento se envían a Belvo, que conecta bancos. Aquí no se guardan.",
     name: "Nombre completo",
     document: "CPF o CNPJ",
@@ -229,7 +229,7 @@ const ES: Texts = Texts {
     name_wrong: "Escribe tu nombre completo.",
     document_wrong: "Escribe todos los caracteres de tu CPF o CNPJ.",
     bank_down: "{bank} no funciona bien en este momento. No es tu culpa y por ahora no tienes que hacer nada.",
-    bank_down_and_promised: "{bank} no funciona bien en este momento. No es tu culpa y por ahora no tienes que hacer nada. {brand} te \
+    bank_down_and_promised: "{bank} no funciona bien en este momento. No es tu culpa y por ahora no tienes que hacer nada: {brand} te \
                              escribirá cuando vuelva a funcionar.",
     cannot_start: "En este momento no se puede abrir la página segura. Intenta de nuevo en unos minutos.",
     support: "¿Necesitas ayuda?",
@@ -299,7 +299,7 @@ const PT: Texts = Texts {
     start_again: "Abrir a página de novo",
     try_again: "Tentar novamente",
     back: "Voltar para {brand}",
-    privacy: "Você digita seus dados em uma página segura da Belvo, que conecta bancos. {brand} não vê sua senha.",
+    privacy: "Você digita seus dados em uma página segura da Belvo, que conecta bancos, e {brand} não vê sua senha.",
     privacy_consent: "Seu nome e documento são enviados à Belvo, que conecta bancos. Eles não são guardados aqui.",
     name: "Nome completo",
     document: "CPF ou CNPJ",
@@ -307,7 +307,7 @@ const PT: Texts = Texts {
     name_wrong: "Digite seu nome completo.",
     document_wrong: "Digite todos os caracteres do seu CPF ou CNPJ.",
     bank_down: "{bank} não está funcionando bem no momento. A culpa não é sua, e por enquanto você não precisa fazer nada.",
-    bank_down_and_promised: "{bank} não está funcionando bem no momento. A culpa não é sua, e por enquanto você não precisa fazer nada. \
+    bank_down_and_promised: "{bank} não está funcionando bem no momento. A culpa não é sua, e por enquanto você não precisa fazer nada: \
                              {brand} vai escrever para você quando voltar a funcionar.",
     cannot_start: "No momento não é possível abrir a página segura. Tente novamente em alguns minutos.",
     support: "Precisa de ajuda?",

@@ -62,6 +62,9 @@ impl Local {
         });
         config.belvo.widget_url = format!("{}/widget/", sandbox.url());
         config.belvo.portal_url = format!("{}/portal/", sandbox.url());
+        if let Some(repair) = &mut config.repair {
+            repair.script_url = format!("{}/widget/script.js", sandbox.url());
+        }
         let settings = config.policy.settings().clone();
         // Somebody who tries relink breaks the same link several times, and does not wait for a day. A pause of the user's own stays.
         let is_default = settings.reminder_pause == PolicySettings::default().reminder_pause;
