@@ -153,7 +153,7 @@ impl Opened {
 
 async fn show(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
-    match open(&server, pages, &visit.token).await {
+    match open(&server, pages, &visit).await {
         Ok(opened) => draw(&server, pages, &visit, opened.as_ref()).await,
         Err(problem) => not_now(pages, &visit, problem),
     }
@@ -161,7 +161,7 @@ async fn show(State(server): State<SharedServer>, visit: Visit) -> Response {
 
 async fn state(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
-    match open(&server, pages, &visit.token).await {
+    match open(&server, pages, &visit).await {
         Ok(opened) => state_as_json(opened.as_ref()),
         Err(problem) => problem.into_response(),
     }
@@ -230,11 +230,14 @@ fn switched_off() -> Response {
 }
 
 /// The link behind an address; `None` if relink did not sign the address.
-async fn open(server: &Server, pages: &Pages, token: &str) -> Result<Option<Opened>, Problem> {
-    match pages.links.verify(Purpose::Page, token) {
-        Ok(claims) => look_up(server, claims).await.map(Some),
-        Err(_not_signed) => Ok(None),
+async fn open(server: &Server, pages: &Pages, visit: &Visit) -> Result<Option<Opened>, Problem> {
+    let Ok(claims) = pages.links.verify(Purpose::Page, &visit.token) else { return Ok(None) };
+    let mut opened = look_up(server, claims).await?;
+    let waits = server.journal.waiting().since.map(|since| server.clock.now().since(since)).unwrap_or_default();
+    if visit.is_return {
+        opened.view = opened.view.after_return(waits);
     }
+    Ok(Some(opened))
 }
 
 /// The link of these claims.

@@ -210,7 +210,10 @@ impl Look {
         let is_followed = view.is_some_and(|view| view.may_start() || view.is_passing());
         let is_checked = view.is_some_and(|view| matches!(view, View::NeedsYou(_)) && view.may_start());
         // These addresses are relative, so the page also works behind a proxy that removes a prefix of the path.
-        let state = page.token.filter(|_| is_followed).map(|token| format!("{token}/state"));
+        let state = page
+            .token
+            .filter(|_| is_followed)
+            .map(|token| format!("{token}/state{}", if is_return { "?done" } else { "" }));
         let check = page.token.filter(|_| is_checked).map(|token| format!("{token}/check"));
         html! {
             (DOCTYPE)

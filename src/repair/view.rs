@@ -1,9 +1,14 @@
 //! What the page shows, decided from the link and the claims of the signed link.
 
+use std::time::Duration;
+
 use strum::IntoStaticStr;
 
 use super::link::Claims;
 use crate::link::{AttemptEnd, Cause, Link, State, StateName, Timestamp, UpdatePhase};
+
+/// If the oldest message of the journal has waited for this time, NATS is probably away. A busy relink takes much less.
+const AWAY_AFTER: Duration = Duration::from_secs(5);
 
 /// What the page shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
@@ -77,6 +82,15 @@ impl View {
         }
     }
 
+    /// The view for a user who comes back from an attempt, if the oldest message of the journal has waited for this time. While NATS is away,
+    /// what the user has done is in the journal, and the state of the link does not show it yet: so the page does not ask again.
+    pub fn after_return(self, journal_waits: Duration) -> Self {
+        match self {
+            Self::NeedsYou(_) if journal_waits > AWAY_AFTER => Self::Checking,
+            view => view,
+        }
+    }
+
     /// The name in the page and in its JSON.
     pub fn as_str(self) -> &'static str {
         self.into()
@@ -137,6 +151,14 @@ mod tests {
     fn asked(after: AttemptEnd, asked_count: u32) -> State {
         let phase = UpdatePhase::Verifying { after, asked_count, until: LATER };
         State::Updating { episode: episode(2, Cause::Credentials), phase }
+    }
+
+    #[test]
+    fn while_nats_is_away_nobody_is_asked_again() {
+        let [short, long] = [1, 60].map(Duration::from_secs);
+        let asks = View::NeedsYou(Need::Token);
+        assert_eq!((asks.after_return(short), asks.after_return(long)), (asks, View::Checking));
+        assert_eq!(View::Repaired.after_return(long), View::Repaired);
     }
 
     #[test]

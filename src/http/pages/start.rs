@@ -61,7 +61,7 @@ pub(super) async fn start(
     form: Result<Form<Entries>, FormRejection>,
 ) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
-    let opened = match open(&server, pages, &visit.token).await {
+    let opened = match open(&server, pages, &visit).await {
         Ok(opened) => opened,
         Err(problem) => return not_now(pages, &visit, problem),
     };
@@ -132,7 +132,7 @@ async fn draw_anew(server: &Server, pages: &Pages, visit: &Visit, opened: &Opene
 
 pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> Response {
     let Some(pages) = &server.pages else { return switched_off() };
-    let mut opened = match open(&server, pages, &visit.token).await {
+    let mut opened = match open(&server, pages, &visit).await {
         Ok(Some(opened)) => opened,
         Ok(None) => return state_as_json(None),
         Err(problem) => return problem.into_response(),
