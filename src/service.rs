@@ -64,6 +64,10 @@ use crate::reconciler::{self, Reconciler};
 use crate::store::SledStore;
 use crate::trace::Exporting;
 
+/// The reason of `/readyz` and of reads until relink is connected for the first time.
+const NATS_NOT_REACHED: &str = "NATS cannot be reached since the start: check that it runs, nats.url (RELINK_NATS_URL) and the login; relink \
+     goes on trying, and its log has the error";
+
 /// A running service.
 pub struct Service {
     http_address: SocketAddr,
@@ -196,7 +200,7 @@ impl Service {
             server: server_status,
             journal: {
                 let (journal, is_ready) = (journal.clone(), is_ready.clone());
-                let nats = move || (!*is_ready.borrow()).then(|| "NATS cannot be reached since the start".to_owned());
+                let nats = move || (!*is_ready.borrow()).then(|| NATS_NOT_REACHED.to_owned());
                 Box::new(move || journal.problem().or_else(&nats))
             },
         });

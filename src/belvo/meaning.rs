@@ -49,6 +49,9 @@ pub enum Meaning {
     },
 }
 
+/// How much of an unknown code is shown, in characters. Belvo's own codes are shorter.
+const CODE_LENGTH_MAX: usize = 64;
+
 impl Meaning {
     fn event(event: Event) -> Self {
         Self::Event(event.into())
@@ -64,10 +67,16 @@ impl Meaning {
     }
 }
 
-/// A code in a form that is safe for a log: only the characters of Belvo's codes, and a limited length.
+/// A code in a form that is safe for a log: escaped where a terminal would interpret it, of a limited length, and not changed otherwise.
 fn plain(code: &str) -> String {
-    let safe = |letter: char| if letter.is_ascii_alphanumeric() || "_-.".contains(letter) { letter } else { '?' };
-    code.chars().take(64).map(safe).collect()
+    let mut shown = String::new();
+    for letter in code.chars().take(CODE_LENGTH_MAX) {
+        match letter {
+            '"' | '\'' | '\\' => shown.push(letter),
+            letter => shown.extend(letter.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// The meaning of a webhook, by its row.

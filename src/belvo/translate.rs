@@ -87,7 +87,11 @@ fn translate_webhook(link: &LinkId, value: &Value, received_at: Timestamp) -> Re
     let ClassifiedWebhook { family, code, class } = classify_webhook(&body);
     Ok(match class {
         Some(class) => meaning::of_webhook(class, family, code, &body, received_at),
-        None => Meaning::unknown(&["webhook", family, code]),
+        None => {
+            // As the sender has written them: for the tables their case is changed.
+            let written = |key| envelope(value).and_then(|body| body.get(key)?.as_str()).unwrap_or_default().trim();
+            Meaning::unknown(&["webhook", written("webhook_type"), written("webhook_code")])
+        }
     })
 }
 

@@ -25,16 +25,19 @@ pub const OBSERVES: &str = "relink only observes (service.observe): it sends no 
 
 /// Whether relink stores inputs and decides about links.
 pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Ready>, Problem> {
-    let reasons = server.not_ready.borrow().clone();
+    let mut reasons = server.not_ready.borrow().clone();
     let journal = waiting(&server);
+    let last_failure = server.journal.last_failure();
     if reasons.is_empty() {
         // relink still stores and decides, so this is no reason to send inputs elsewhere.
         let are_keys_refused = server.belvo.as_ref().is_some_and(belvo::Client::are_keys_refused);
         let warnings = [(are_keys_refused, KEYS_REFUSED), (server.observe, OBSERVES)];
         let warnings = warnings.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned());
-        let warnings = warnings.chain(server.journal.last_failure()).collect();
+        let warnings = warnings.chain(last_failure).collect();
         return Ok(Json(Ready { status: "ready", journal, warnings }));
     }
+    // An older failure is no reason by itself, but whoever reads the reasons has to know it.
+    reasons.extend(last_failure.filter(|failure| !server.not_ready.borrow().contains(failure)));
     let detail = format!("relink cannot store inputs or decide about links now: {}.", reasons.join("; "));
     Err(not_ready(detail, reasons, &journal))
 }
@@ -47,7 +50,8 @@ pub(super) async fn ready_for_inputs(State(server): State<SharedServer>) -> Resu
     let needs_nats = server.acknowledge == Acknowledge::Stream;
     let reasons = if needs_nats { server.not_ready.borrow().clone() } else { Vec::from_iter(server.journal.problem()) };
     if reasons.is_empty() {
-        return Ok(Json(Ready { status: "ready", journal, warnings: Vec::new() }));
+        let warnings = Vec::from_iter(server.journal.last_failure());
+        return Ok(Json(Ready { status: "ready", journal, warnings }));
     }
     let detail = format!("relink cannot store inputs now: {}.", reasons.join("; "));
     Err(not_ready(detail, reasons, &journal))

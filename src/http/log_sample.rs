@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::problem::Severity;
+
 /// The lines that are logged one by one.
 const FIRST: u32 = 10;
 
@@ -18,9 +20,12 @@ const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// After this time without a problem of a kind, its next ones are first ones again.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// The kind of a problem, and its level: a flood of warnings must not hide an error of the same kind.
+type Key = (&'static str, Severity);
+
 /// The recent lines of each kind of problem.
 #[derive(Clone, Default)]
-pub(super) struct LogSample(Arc<Mutex<HashMap<&'static str, Recent>>>);
+pub(super) struct LogSample(Arc<Mutex<HashMap<Key, Recent>>>);
 
 struct Recent {
     last: Instant,
@@ -34,12 +39,7 @@ struct Recent {
 impl LogSample {
     /// Whether to log a line about a problem of this kind. If not, it is counted, and `summary` will be called with
     /// the number of such lines and with the last of them.
-    pub(super) fn takes(
-        &self,
-        kind: &'static str,
-        line: &str,
-        summary: impl FnOnce(u64, &str) + Send + 'static,
-    ) -> bool {
+    pub(super) fn takes(&self, kind: Key, line: &str, summary: impl FnOnce(u64, &str) + Send + 'static) -> bool {
         let now = Instant::now();
         let mut kinds = self.kinds();
         let recent =
@@ -65,15 +65,15 @@ impl LogSample {
         false
     }
 
-    fn take(&self, kind: &'static str) -> (u64, String) {
+    fn take(&self, kind: Key) -> (u64, String) {
         let mut kinds = self.kinds();
-        let recent = kinds.get_mut(kind);
+        let recent = kinds.get_mut(&kind);
         recent
             .map(|recent| (std::mem::take(&mut recent.left_out), std::mem::take(&mut recent.example)))
             .unwrap_or_default()
     }
 
-    fn kinds(&self) -> MutexGuard<'_, HashMap<&'static str, Recent>> {
+    fn kinds(&self) -> MutexGuard<'_, HashMap<Key, Recent>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::log_sample::LogSample;
-use super::problem::{LoggedProblem, Problem};
+use super::problem::{LoggedProblem, Problem, Severity};
 use super::traces;
 use crate::clock;
 use crate::metric;
@@ -55,29 +55,26 @@ pub(super) fn log_problem(sample: &LogSample, answer: &Response, route: &str, me
 
 /// Logs a failed request, or counts it, if many failed in the same way.
 fn log(sample: &LogSample, problem: &LoggedProblem, status: u16, route: &str, method: &'static str) {
-    let LoggedProblem { id, slug, is_failure, log_detail } = problem;
-    let (slug, is_failure) = (*slug, *is_failure);
+    let LoggedProblem { id, slug, severity, log_detail } = problem;
+    let (slug, severity) = (*slug, *severity);
+    // The level of an event is a constant.
+    macro_rules! at_its_level {
+        ($($event:tt)*) => {
+            match severity {
+                Severity::Failed => tracing::error!($($event)*),
+                Severity::Limit => tracing::warn!($($event)*),
+                Severity::Refused => tracing::info!($($event)*),
+            }
+        };
+    }
+    let verb = if severity == Severity::Failed { "failed" } else { "was refused" };
     let summary = move |count: u64, example: &str| {
-        if is_failure {
-            tracing::error!(
-                problem.kind = slug,
-                requests.count = count,
-                "more requests failed; the last one: {example}"
-            );
-        } else {
-            tracing::info!(
-                problem.kind = slug,
-                requests.count = count,
-                "more requests were refused; the last one: {example}"
-            );
-        }
+        let verb = if severity == Severity::Failed { "failed" } else { "were refused" };
+        at_its_level!(problem.kind = slug, requests.count = count, "more requests {verb}; the last one: {example}");
     };
-    match sample.takes(slug, log_detail, summary) {
-        true if is_failure => tracing::error!(request.id = %id, http.route = route, http.method = method,
-            http.status = status, problem.kind = slug, "a request failed: {log_detail}"),
-        true => tracing::info!(request.id = %id, http.route = route, http.method = method,
-            http.status = status, problem.kind = slug, "a request was refused: {log_detail}"),
-        false => {}
+    if sample.takes((slug, severity), log_detail, summary) {
+        at_its_level!(request.id = %id, http.route = route, http.method = method, http.status = status,
+            problem.kind = slug, "a request {verb}: {log_detail}");
     }
 }
 

@@ -83,9 +83,9 @@ impl Kind {
         }
     }
 
-    /// Whether nothing has failed: an operator has chosen it, a limit is reached, or relink is still starting.
+    /// Whether nothing has failed, although the status is 5xx: an operator has chosen it, or relink is still starting.
     const fn is_refusal(self) -> bool {
-        matches!(self, Self::Busy | Self::NoBelvoKeys | Self::Observing | Self::NotReady)
+        matches!(self, Self::NoBelvoKeys | Self::Observing | Self::NotReady)
     }
 }
 
@@ -97,7 +97,19 @@ pub(super) struct Problem {
     at: Option<String>,
     log_detail: Option<String>,
     retry_after_secs: Option<u32>,
+    is_limit: bool,
     members: Map<String, Value>,
+}
+
+/// How a problem is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Severity {
+    /// The request is wrong, or relink does what its operator has chosen: INFO.
+    Refused,
+    /// A limit is reached, and nothing is broken: WARN.
+    Limit,
+    /// relink, or what it needs, has failed: ERROR.
+    Failed,
 }
 
 /// The part of a problem that `observe.rs` logs, as an extension of the response.
@@ -105,8 +117,7 @@ pub(super) struct Problem {
 pub(super) struct LoggedProblem {
     pub(super) id: Uuid,
     pub(super) slug: &'static str,
-    /// Whether relink, or what it needs, has failed.
-    pub(super) is_failure: bool,
+    pub(super) severity: Severity,
     pub(super) log_detail: String,
 }
 
@@ -114,7 +125,8 @@ impl Problem {
     /// A problem of `kind`; `detail` is sent to the caller.
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let members = Map::new();
-        Self { kind, detail: detail.into(), at: None, log_detail: None, retry_after_secs: None, members }
+        let detail = detail.into();
+        Self { kind, detail, at: None, log_detail: None, retry_after_secs: None, is_limit: kind == Kind::Busy, members }
     }
 
     /// Adds the member `at`: the wrong field as a JSON pointer (RFC 6901).
@@ -133,6 +145,20 @@ impl Problem {
     pub(super) fn retry_after_secs(mut self, secs: u32) -> Self {
         self.retry_after_secs = Some(secs);
         self
+    }
+
+    /// The reason is a limit that an operator can change; nothing is broken.
+    pub(super) fn limit(mut self) -> Self {
+        self.is_limit = true;
+        self
+    }
+
+    fn severity(&self) -> Severity {
+        match self.kind {
+            _ if self.is_limit => Severity::Limit,
+            kind if kind.row().0.is_server_error() && !kind.is_refusal() => Severity::Failed,
+            _ => Severity::Refused,
+        }
     }
 
     /// Adds a member to the body of the answer.
@@ -196,11 +222,13 @@ impl From<JournalError> for Problem {
             }
             JournalError::Busy => {
                 Self::new(Kind::Unavailable, "Too many messages are waiting to be stored; try again.")
+                    .limit()
                     .retry_after_secs(1)
                     .log_detail(error)
             }
             JournalError::Full { .. } | JournalError::Stalled { .. } => {
                 Self::new(Kind::Unavailable, "relink has no room for the message now; send it again.")
+                    .limit()
                     .retry_after_secs(30)
                     .log_detail(error)
             }
@@ -239,6 +267,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, slug, title) = self.kind.row();
+        let severity = self.severity();
         let id = Uuid::new_v4();
         let mut body = json!({
             "type": format!("urn:relink:problem:{slug}"),
@@ -269,7 +298,7 @@ impl IntoResponse for Problem {
             response.extensions_mut().insert(LoggedProblem {
                 id,
                 slug,
-                is_failure: status.is_server_error() && !self.kind.is_refusal(),
+                severity,
                 log_detail: self.log_detail.unwrap_or(self.detail),
             });
         }
@@ -286,7 +315,38 @@ fn pointer(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::pointer;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_warning_and_only_a_fault_is_an_error() {
+        let disk = JournalError::Disk { problem: "no space left".to_owned() };
+        for (error, severity) in [
+            (JournalError::Full { max: 1 }, Severity::Limit),
+            (JournalError::Stalled { max: Duration::from_secs(1) }, Severity::Limit),
+            (JournalError::Busy, Severity::Limit),
+            (disk, Severity::Failed),
+            (JournalError::Closed, Severity::Failed),
+        ] {
+            let text = error.to_string();
+            let problem = Problem::from(error);
+            assert_eq!((problem.kind, problem.severity()), (Kind::Unavailable, severity), "{text}");
+            let answer = problem.into_response();
+            let logged = answer.extensions().get::<LoggedProblem>().map(|logged| logged.severity);
+            assert_eq!((answer.status().as_u16(), logged), (503, Some(severity)), "{text}");
+        }
+        for (kind, severity) in [
+            (Kind::Busy, Severity::Limit),
+            (Kind::NoBelvoKeys, Severity::Refused),
+            (Kind::Observing, Severity::Refused),
+            (Kind::NotFound, Severity::Refused),
+            (Kind::Internal, Severity::Failed),
+            (Kind::BelvoUnreachable, Severity::Failed),
+        ] {
+            assert_eq!(Problem::new(kind, "").severity(), severity, "{kind:?}");
+        }
+    }
 
     #[test]
     fn json_paths_become_json_pointers() {

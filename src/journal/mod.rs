@@ -188,18 +188,29 @@ struct Append {
 /// A caller that waits until NATS has stored its message.
 type Waiter = oneshot::Sender<Result<Stored, PublishError>>;
 
+/// The writes that failed since the last one that was successful.
+#[derive(Clone, Debug)]
+struct Failure {
+    /// When the first of them failed.
+    since: Timestamp,
+    /// When the last of them failed.
+    at: Instant,
+    /// The error of the last of them.
+    problem: String,
+}
+
 /// What the handle, the thread and the forwarder share.
 struct Shared<D: Disk> {
     log: Log<D>,
     since: Mutex<Option<Timestamp>>,
-    failed: Mutex<Option<(Instant, String)>>,
+    failed: Mutex<Option<Failure>>,
     waiters: Mutex<BTreeMap<u64, Waiter>>,
 }
 
 /// The part of [`Shared`] that does not depend on the disk.
 trait Shows: Send + Sync {
     fn waiting(&self) -> Waiting;
-    fn failed(&self) -> Option<(Instant, String)>;
+    fn failed(&self) -> Option<Failure>;
     fn check(&self, body: &[u8]) -> u32;
 }
 
@@ -303,16 +314,16 @@ impl Journal {
         if let Err(error) = self.check_limits() {
             return Some(error.to_string());
         }
-        let (at, problem) = self.shared.failed()?;
-        (at.elapsed() < FAILURE_COUNTS).then(|| format!("the journal cannot be written: {problem}"))
+        let is_recent = self.shared.failed()?.at.elapsed() < FAILURE_COUNTS;
+        is_recent.then(|| self.last_failure()).flatten()
     }
 
-    /// The error of the last write and how long ago it was, as one sentence; `None` if that write was successful, or if there was none.
+    /// The error of the last write, since when writes fail, and what to do; `None` if that write was successful, or if there was none.
     pub fn last_failure(&self) -> Option<String> {
-        let (at, problem) = self.shared.failed()?;
-        let secs = at.elapsed().as_secs();
+        let Failure { since, problem, .. } = self.shared.failed()?;
         Some(format!(
-            "the last write of the journal failed {secs} s ago, and its senders got 503: {problem}; check the disk of the data directory"
+            "the journal cannot be written since {since}, and the senders get 503: {problem}; check the disk of the data directory \
+             (free space, permissions); this ends with the next webhook or report that is stored"
         ))
     }
 
@@ -360,7 +371,7 @@ impl<D: Disk> Shows for Shared<D> {
         Waiting { records, bytes, since: *lock(&self.since) }
     }
 
-    fn failed(&self) -> Option<(Instant, String)> {
+    fn failed(&self) -> Option<Failure> {
         lock(&self.failed).clone()
     }
 
@@ -396,7 +407,13 @@ fn run<D: Disk>(
         shared.add_waiters(first, &mut appends);
         let appended = writer.append(appends.iter().map(|append| &append.body));
         synced.send_replace(());
-        *lock(&shared.failed) = appended.as_ref().err().map(|error| (Instant::now(), error.to_string()));
+        let mut failed = lock(&shared.failed);
+        *failed = appended.as_ref().err().map(|error| Failure {
+            since: failed.as_ref().map_or_else(clock::now, |earlier| earlier.since),
+            at: Instant::now(),
+            problem: error.to_string(),
+        });
+        drop(failed);
         if let Err(error) = &appended {
             lock(&shared.waiters).split_off(&first); // Their callers get the error.
             tracing::error!(%error, messages.count = appends.len(), "the journal cannot be written; the senders get 503");

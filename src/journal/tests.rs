@@ -358,8 +358,13 @@ async fn a_full_journal_and_a_failing_disk_refuse_messages_and_recover() {
     disk.fail(true);
     assert!(matches!(journal.append(entry("x")).await, Err(JournalError::Disk { .. })));
     assert!(journal.problem().is_some_and(|problem| problem.contains("cannot be written")));
-    assert!(journal.last_failure().is_some_and(|failure| failure.contains("check the disk")));
-    assert_eq!(journal.waiting().records, 0, "its sender got an error");
+    let failure = journal.last_failure().expect("a failure");
+    assert!(failure.contains("check the disk") && failure.contains("cannot be written since 20"), "{failure}");
+    let empty = journal.waiting();
+    assert_eq!((empty.records, empty.bytes, empty.since), (0, 0, None), "its sender got an error");
+    // The time is the one of the first failure, not of the last.
+    assert!(matches!(journal.append(entry("x")).await, Err(JournalError::Disk { .. })));
+    assert_eq!(journal.last_failure(), Some(failure));
     disk.fail(false);
     journal.append(entry("x".repeat(2_000))).await.unwrap();
     assert_eq!((journal.waiting().records, journal.last_failure()), (1, None));

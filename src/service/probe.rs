@@ -29,12 +29,21 @@ pub async fn probe(config: &Config) -> Vec<(&'static str, anyhow::Result<String>
 
 fn probe_directory(directory: &Path) -> anyhow::Result<String> {
     let shown = directory.display();
-    if !directory.exists() {
-        return Ok(format!("{shown} does not exist yet; relink serve creates it"));
-    }
+    let is_there = directory.exists();
+    // relink serve creates what is missing below the nearest directory.
+    let nearest = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     // The file has no name after that.
-    tempfile::tempfile_in(directory).with_context(|| format!("{shown} cannot be written"))?;
-    Ok(format!("{shown} can be written"))
+    tempfile::tempfile_in(nearest).with_context(|| {
+        format!(
+            "{} cannot be written; make the user that runs relink its owner, or set store.data_dir (RELINK_DATA_DIR)",
+            nearest.display()
+        )
+    })?;
+    Ok(if is_there {
+        format!("{shown} can be written")
+    } else {
+        format!("{shown} does not exist yet; relink serve creates it")
+    })
 }
 
 /// Makes one call with Belvo's keys, so that `/readyz` names refused keys from the start on, and not only after the first sweep. Every other
@@ -90,5 +99,24 @@ pub(super) async fn probe_belvo(config: &Config) -> anyhow::Result<String> {
             keys.url
         )),
         Err(error) => Err(anyhow!("{} cannot be used: {error}", keys.url)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::probe_directory;
+
+    #[test]
+    fn a_directory_is_tried_also_if_relink_has_to_create_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("a/b");
+        assert!(probe_directory(directory.path()).unwrap().ends_with(" can be written"));
+        assert!(probe_directory(&missing).unwrap().ends_with("does not exist yet; relink serve creates it"));
+        assert!(!missing.exists() && directory.path().read_dir().unwrap().next().is_none(), "nothing is left behind");
+        #[cfg(target_os = "linux")]
+        {
+            let error = probe_directory("/proc/relink/data".as_ref()).unwrap_err().to_string();
+            assert!(error.starts_with("/proc cannot be written; ") && error.contains("RELINK_DATA_DIR"), "{error}");
+        }
     }
 }

@@ -39,6 +39,7 @@ pub use self::reports::Reports;
 use self::reports::Seen;
 use self::tap::{SharedCopy, Tapped};
 use super::log_sample::LogSample;
+use super::problem::Severity;
 use super::problem::{Kind, Problem};
 use super::{observe, traces};
 use crate::belvo::Concern;
@@ -213,7 +214,7 @@ impl Proxy {
         if self.queue.try_send(seen).is_err() {
             metrics::counter!(metric::PROXY_REPORTS.name, "kind" => "unread", "outcome" => "dropped").increment(1);
             let summary = |count: u64, _line: &str| tracing::error!(reports.count = count, "{DROPPED}");
-            if self.sample.takes("dropped", DROPPED, summary) {
+            if self.sample.takes(("dropped", Severity::Failed), DROPPED, summary) {
                 tracing::error!(reports.count = 1, "{DROPPED}");
             }
         }

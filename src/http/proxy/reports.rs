@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::tap::SharedCopy;
 use crate::belvo::{Concern, Exchange, ExchangeReport, Meaning, Unrelated};
 use crate::contract::{InputKind, TraceContext};
+use crate::http::problem::Severity;
 use crate::http::{body, entry_of_input, log_sample::LogSample, report, translate};
 use crate::journal::{Journal, JournalError};
 use crate::link::{LinkId, Timestamp};
@@ -114,7 +115,7 @@ impl Reports {
             tracing::error!(reports.count = count, "more reports of the proxy were lost; the last one: {example}");
         };
         let line = error.to_string();
-        if self.sample.takes("unavailable", &line, summary) {
+        if self.sample.takes(("unavailable", Severity::Failed), &line, summary) {
             tracing::error!("a report of the proxy was lost: {line}");
         }
     }

@@ -121,8 +121,30 @@ pub(super) fn has_prefix(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Makes a text fit for a header: one line, and not too long.
+/// Makes a text fit for a header: one line, and not too long. What a header cannot have is escaped, so that it is still known.
 fn header_value(text: &str) -> HeaderValue {
-    let line: String = text.chars().take(DETAIL_LENGTH_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    HeaderValue::from(line)
+    HeaderValue::from(one_line(text))
+}
+
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len().min(DETAIL_LENGTH_MAX));
+    for c in text.chars().take(DETAIL_LENGTH_MAX) {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_header_escapes_what_it_cannot_have_and_changes_nothing_else() {
+        assert_eq!(one_line("Café \u{1b}[2J?\r\nLINK"), "Café \\u{1b}[2J?\\r\\nLINK");
+        assert_eq!(one_line(&"é".repeat(600)).chars().count(), 512);
+    }
 }

@@ -249,5 +249,11 @@ mod tests {
             anyhow!("the port 4222 is in use; choose another port with RELINK_NATS_PORT_NUMBER").context("starting");
         let expected = "starting: the port 4222 is in use; choose another port with --nats-port";
         assert_eq!(in_own_words(&error).to_string(), expected);
+        // The sandbox's own error, so that another text there is noticed here.
+        let source = std::io::ErrorKind::AddrInUse.into();
+        let error = belvo_sandbox::SandboxError::Listen { address: ([127, 0, 0, 1], 8490).into(), source };
+        let error = in_own_words(&anyhow::Error::new(error)).to_string();
+        let expected = "the sandbox cannot listen on 127.0.0.1:8490; choose another address with --sandbox-listen: ";
+        assert!(error.starts_with(expected), "{error}");
     }
 }

@@ -124,7 +124,9 @@ fn webhooks_about_another_link_or_no_link() {
         (webhook("LINK", "link_healed", Value::Null), unknown("webhook LINK link_healed")),
         (webhook("LINK", "consent_expired", Value::Null), unknown("webhook LINK consent_expired")),
         (webhook("DREAMS", "historical_update", Value::Null), unknown("webhook DREAMS historical_update")),
-        (webhook("A B", &"x".repeat(99), Value::Null), unknown(&format!("webhook A?B {}", "x".repeat(64)))),
+        (webhook("A B", &"x".repeat(99), Value::Null), unknown(&format!("webhook A B {}", "x".repeat(64)))),
+        // What the sender has written, escaped and not changed otherwise.
+        (webhook("Link", "Healed\u{1b}[2J Ação?", Value::Null), unknown("webhook Link Healed\\u{1b}[2J Ação?")),
         (
             json!({"webhook_id": "x", "webhook_type": "PAYMENT_INTENT", "webhook_code": "STATUS_UPDATE", "object_id": "y"}),
             Err(Undecodable::Payments),
