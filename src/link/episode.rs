@@ -111,8 +111,9 @@ impl Episode {
         self.next_reminder_at = policy.reminder_distance(self.reminders_count).map(|distance| now.after(distance));
     }
 
-    /// Counts a sent reminder and schedules the next one. The distances between the reminders are those of the policy. A reminder that is
-    /// late by more than the reminder pause moves the next ones too: else they would follow one another, a pause apart.
+    /// Counts a sent reminder and schedules the next one. The distances between the reminders are those of the policy. A reminder that
+    /// has waited for the end of quiet hours, of an incident or of the pause after another message moves the next ones too: else they would
+    /// follow one another, a pause apart.
     pub(super) fn count_reminder(&mut self, now: Timestamp, policy: &Policy) {
         let pause = policy.reminder_pause();
         // Failed attempts have postponed it by at most a pause, and do not move the next ones.

@@ -220,7 +220,7 @@ fn a_longer_pause_moves_the_reminders_behind_it() {
         [
             ("reminder", "1", Some(25), Some(3 * 24 + 1)),
             ("reminder", "2", Some(73), Some(6 * 24 + 1)),
-            ("reminder", "3", Some(7 * 24 + 1), Some(9 * 24 + 1))
+            ("reminder", "3", Some(7 * 24 + 1), Some(10 * 24 + 1))
         ]
     );
 }
