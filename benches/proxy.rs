@@ -5,6 +5,9 @@
 //! and as fast as the connections can. Client, sandbox, relink and nats-server share the machine, so the highest rate
 //! through the proxy is limited by the CPU time that all of them need.
 //!
+//! With `--apart`, relink and nats-server have one core, and the client and the sandbox the others (Linux, with `taskset`): so it shows whether
+//! the proxy takes calls as fast as the sandbox answers them.
+//!
 //! `--connections 32 --rounds 1` measures less. It asserts nothing about times. Without `--bench` (as in `cargo test
 //! --all-targets`) the measurement is short.
 
@@ -116,6 +119,16 @@ async fn main() {
     let pid = relink.child.id().expect("it runs").to_string();
 
     println!("\nproxy on {}", Machine::look().await);
+    let is_apart = arguments.iter().any(|argument| argument == "--apart");
+    if is_apart {
+        let nats_pid = std::fs::read_to_string(directory.path().join("nats/nats-server.pid")).expect("its number");
+        let last = std::thread::available_parallelism().expect("some cores").get() - 1;
+        pin(&std::process::id().to_string(), &format!("0-{}", last.saturating_sub(1)));
+        pin(&pid, &last.to_string());
+        pin(nats_pid.trim(), &last.to_string());
+        println!("relink and nats-server have a core of their own");
+    }
+
     println!(
         "| call | connections | offered | p50 direct | p50 through the proxy | difference | calls/s direct | calls/s through the proxy | ratio | CPU of relink per call |"
     );
@@ -136,6 +149,14 @@ async fn main() {
     }
     relink.signal("TERM").await;
     relink.ended().await;
+}
+
+/// Lets all threads of a process run on these cores only.
+fn pin(pid: &str, cores: &str) {
+    let pinned =
+        std::process::Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", cores, pid]).output();
+    let pinned = pinned.expect("--apart needs `taskset` (util-linux)");
+    assert!(pinned.status.success(), "{}", String::from_utf8_lossy(&pinned.stderr));
 }
 
 /// The calls of one measurement.
