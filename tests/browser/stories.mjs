@@ -197,7 +197,7 @@ const stories = {
     await user.sees("Reconnect Heimdall");
     await link.statusPage(bank, "major_outage");
     // The open page shows it, and reports that its user waits.
-    await user.page.getByText("there is nothing to do now. Acme will write to you").waitFor();
+    await user.page.getByText("there is nothing to do now: Acme will write to you").waitFor();
     await user.check("desktop-bank-down-en");
     assert.equal((await link.notices("institution_down")).length, 1);
     await link.statusPage(bank, "operational");
