@@ -135,7 +135,7 @@ impl Service {
     /// # Errors
     /// The first part that cannot start, with the setting to change.
     pub async fn start(config: &Config, server_source: ServerSource) -> anyhow::Result<Self> {
-        let background = Background::start().context("starting threads")?;
+        let background = Background::start(config.service.webhooks_first).context("starting threads")?;
         let store = open_store(config)?;
         let traces = traces::start(config)?;
         let Bus { client, own_server, status: server_status, is_ready, waiting } =

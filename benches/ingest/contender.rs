@@ -114,7 +114,11 @@ fn children(pid: u32) -> Vec<u32> {
 
 async fn relink(directory: &Path, acknowledge: &str) -> (String, Running) {
     let server = nats_server().await;
-    let more = [("RELINK_HTTP_ACKNOWLEDGE", acknowledge), ("RELINK_NATS_SERVER", server.to_str().expect("a path"))];
+    let more = [
+        ("RELINK_HTTP_ACKNOWLEDGE", acknowledge),
+        ("RELINK_NATS_SERVER", server.to_str().expect("a path")),
+        ("RELINK_WEBHOOKS_FIRST", "true"),
+    ];
     let relink = Relink::serve("", directory, &more).await;
     let address = relink.url.trim_start_matches("http://").to_owned();
     (address, Running::Relink(Box::new(relink)))

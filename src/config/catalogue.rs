@@ -332,6 +332,12 @@ static PROGRAM: &[Setting] = &[
         "only observe: record what would be sent, send no notices, change nothing at Belvo",
     )
     .flag("--observe"),
+    switch(
+        "service.webhooks_first",
+        "RELINK_WEBHOOKS_FIRST",
+        "false",
+        "while the CPU is busy, take webhooks before handling them (Linux)",
+    ),
     row("log.filter", "RELINK_LOG", Text, Some("info"), "log filter, such as info or relink=debug,info").flag("--log"),
     row("log.format", "RELINK_LOG_FORMAT", Text, Some("text"), "log format: text or json").flag("--log-format"),
     row(

@@ -208,6 +208,8 @@ pub struct ServiceConfig {
     pub stop_timeout: Duration,
     /// `RELINK_OBSERVE`: send no notices, and change nothing at Belvo.
     pub observe: bool,
+    /// `RELINK_WEBHOOKS_FIRST`: what handles webhooks has a lower priority than what takes them.
+    pub webhooks_first: bool,
 }
 
 /// The settings of the log.
@@ -333,6 +335,7 @@ fn read(reader: &mut Reader) -> Option<Config> {
     let service = ServiceConfig {
         stop_timeout: reader.span_within("service.stop_timeout", Duration::from_secs(1)..=HOUR),
         observe: reader.switch("service.observe"),
+        webhooks_first: reader.switch("service.webhooks_first"),
     };
     let log = read_log(reader);
     let traces = traces::read(reader);

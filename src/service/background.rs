@@ -1,8 +1,9 @@
-//! The threads of all work behind the HTTP server. On Linux they get less of a busy CPU than the threads that answer requests.
+//! The threads of all work behind the HTTP server. With `RELINK_WEBHOOKS_FIRST` they get less of a busy CPU than the threads that answer
+//! requests (Linux).
 //!
 //! A webhook is safe as soon as it is in the journal, and Belvo gives up on a webhook that is answered too late. What follows can wait: so
 //! while more webhooks arrive than one machine can handle, they are taken in at full speed, and handled as soon as there is time. On a CPU
-//! that is not busy the priority changes nothing.
+//! that is not busy the priority changes nothing. The price: the store is written behind the stream, and lags more.
 
 use std::io;
 
@@ -20,9 +21,12 @@ impl Background {
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start(webhooks_first: bool) -> io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        builder.thread_name("background").on_thread_start(os::lower_thread_priority).enable_all();
+        builder.thread_name("background").enable_all();
+        if webhooks_first {
+            builder.on_thread_start(os::lower_thread_priority);
+        }
         Ok(Self(Some(builder.build()?)))
     }
 
