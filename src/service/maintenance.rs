@@ -98,7 +98,7 @@ pub async fn restore(
     let (client, server) = connect_alone(config, source, "relink restore").await?;
     let restored = restore_all(&jetstream::new(client), config, directory, replace, &mut progress).await;
     stop(server).await?;
-    restored.context("the streams are not restored")
+    restored.context("not all streams are restored, and with --replace the old ones are gone: restore a whole backup before you start relink")
 }
 
 async fn restore_all(

@@ -40,7 +40,7 @@ async fn a_dead_letter_keeps_its_bytes_and_headers_and_can_be_replayed() {
     let stored = letters.get(number).await.expect("there");
     assert_eq!((stored.subject.as_str(), &stored.payload), (subject.as_str(), &payload));
     assert_eq!((stored.input_stream.as_deref(), stored.input_sequence), (Some(stream.to_string().as_str()), Some(2)));
-    assert_eq!((stored.reason.as_str(), stored.detail.as_str()), ("malformed", "not JSON:  expected value"));
+    assert_eq!((stored.reason.as_str(), stored.detail.as_str()), ("malformed", "not JSON:\\r\\nexpected value"));
     assert_eq!(stored.headers.get("Ce-Id").map(|value| value.as_str()), Some("42"));
     assert_eq!(stored.headers.get_all("X-Twice").count(), 2);
     assert!(stored.headers.get("Nats-Batch-Id").is_some(), "headers on which JetStream would act are kept too");
