@@ -191,9 +191,11 @@ impl Corrector<'_> {
         } = episode;
         let opened_at = self.past(opened_at);
         let pause = self.policy.reminder_pause();
-        // The next reminder as if the last message to the user had been sent now.
+        // The next reminder as if the last message to the user had been sent now, and not before the policy's time after the opening.
+        let step = self.policy.settings().reminders.get(reminders_count as usize);
         let distance = self.policy.reminder_distance(reminders_count);
-        let latest = distance.map(|distance| self.now.after(distance.max(pause)));
+        let latest =
+            step.zip(distance).map(|(&step, distance)| opened_at.after(step).max(self.now.after(distance.max(pause))));
         let next_reminder_at = next_reminder_at.map(|at| latest.map_or(at, |latest| at.min(latest)));
         Episode {
             number,

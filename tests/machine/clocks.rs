@@ -170,6 +170,21 @@ fn six_seconds_of_a_wrong_clock_do_not_silence_a_link() {
     assert_eq!(reminded.link.state.episode().unwrap().reminders_count, 1);
 }
 
+/// No reminder is earlier after the opening than the policy says, also if the correction has moved the opening.
+#[test]
+fn a_correction_keeps_the_reminders_behind_their_steps() {
+    let mut history = History::new(true);
+    let broken = Event::Broken(Breakage::of(Cause::Credentials));
+    history.receive(Input { profile: identified(), ..broken.into() }, shift(START, 400 * DAY)).unwrap();
+    history.receive(Event::DeadlinePassed, shift(START, 401 * DAY)).unwrap();
+    let now = shift(START, 6_000);
+    let corrected = correct_times(&history.link, now, &history.policy).unwrap().link;
+    let episode = corrected.state.episode().unwrap();
+    assert_eq!((episode.reminders_count, episode.opened_at), (1, now));
+    let second = history.policy.settings().reminders[1];
+    assert!(episode.next_reminder_at.unwrap() >= episode.opened_at.after(second), "{episode:?}");
+}
+
 #[test]
 fn clocks_that_differ_a_little_are_not_corrected() {
     let mut history = History::new(true);
