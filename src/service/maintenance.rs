@@ -98,7 +98,7 @@ pub async fn restore(
     let (client, server) = connect_alone(config, source, "relink restore").await?;
     let restored = restore_all(&jetstream::new(client), config, directory, replace, &mut progress).await;
     stop(server).await?;
-    restored.context("not all streams are restored, and with --replace the old ones are gone: restore a whole backup before you start relink")
+    restored
 }
 
 async fn restore_all(
@@ -122,14 +122,17 @@ async fn restore_all(
             existing.join(", ")
         );
     }
+    const TORN: &str = "not all streams are restored, and with --replace the old ones are gone: restore a whole backup before you start relink";
     for stream in existing {
-        context.delete_stream(&stream).await.with_context(|| format!("cannot delete the stream {stream}"))?;
+        let deleted =
+            context.delete_stream(&stream).await.with_context(|| format!("cannot delete the stream {stream}"));
+        deleted.context(TORN)?;
     }
     for stream in streams(config) {
         let restored = backup::restore(context, &stream, directory, |bytes, of| {
             progress(Step::Going { stream: stream.clone(), bytes, of: Some(of) });
         });
-        let extent = restored.await?;
+        let extent = restored.await.context(TORN)?;
         progress(Step::Done { stream, extent });
     }
     Ok(())
