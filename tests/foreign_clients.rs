@@ -83,8 +83,9 @@ async fn node_program(package: PathBuf, program: PathBuf) -> PathBuf {
         std::fs::copy(program.with_file_name("tsconfig.json"), folder.join("tsconfig.json")).expect("copied");
         let compiled = run(Command::new("npx").args(["--no-install", "tsc"]).current_dir(&folder)).await;
         compiled.unwrap_or_else(|error| panic!("{error}"));
+        return copied.with_extension("js");
     }
-    copied.with_extension(if copied.extension().is_some_and(|extension| extension == "ts") { "js" } else { "mjs" })
+    copied
 }
 
 /// Builds the example in Rust: `cargo test --test foreign_clients` alone does not.

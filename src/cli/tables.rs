@@ -37,7 +37,7 @@ impl Column {
         Self { rank, ..Self::always(title) }
     }
 
-    /// A column that tells rows apart: at least one of those is printed.
+    /// A column by which a reader recognises a row: at least one of those is printed.
     pub(super) const fn one_of(title: &'static str, rank: u8) -> Self {
         Self { is_one_of: true, ..Self::optional(title, rank) }
     }

@@ -36,8 +36,12 @@ pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Rea
         let warnings = warnings.chain(last_failure).collect();
         return Ok(Json(Ready { status: "ready", journal, warnings }));
     }
-    // An older failure is no reason by itself, but whoever reads the reasons has to know it.
-    reasons.extend(last_failure.filter(|failure| !server.not_ready.borrow().contains(failure)));
+    // An older failure is no reason by itself, but the reader of the reasons has to know it.
+    if let Some(failure) = last_failure
+        && !reasons.contains(&failure)
+    {
+        reasons.push(failure);
+    }
     let detail = format!("relink cannot store inputs or decide about links now: {}.", reasons.join("; "));
     Err(not_ready(detail, reasons, &journal))
 }

@@ -233,8 +233,8 @@ fn switched_off() -> Response {
 async fn open(server: &Server, pages: &Pages, visit: &Visit) -> Result<Option<Opened>, Problem> {
     let Ok(claims) = pages.links.verify(Purpose::Page, &visit.token) else { return Ok(None) };
     let mut opened = look_up(server, claims).await?;
-    let waits = server.journal.waiting().since.map(|since| server.clock.now().since(since)).unwrap_or_default();
     if visit.is_return {
+        let waits = server.journal.waiting().since.map(|since| server.clock.now().since(since)).unwrap_or_default();
         opened.view = opened.view.after_return(waits);
     }
     Ok(Some(opened))

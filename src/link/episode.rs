@@ -96,8 +96,9 @@ impl Episode {
 
     /// A new episode. The caller emits the prompt if `prompt` is [`Prompt::Sent`].
     pub(super) fn open(number: u32, cause: Cause, now: Timestamp, prompt: Prompt, policy: &Policy) -> Self {
-        let next_reminder_at = policy.reminder_distance(0).map(|distance| now.after(distance));
-        Self { next_reminder_at, ..Self::new(EpisodeNumber(number), cause, now, prompt) }
+        let mut episode = Self::new(EpisodeNumber(number), cause, now, prompt);
+        episode.start_reminders(now, policy);
+        episode
     }
 
     /// The time of the evidence behind the episode. An older observation says nothing about the outage.

@@ -7,7 +7,7 @@ use async_nats::jetstream::{self, Context};
 
 use super::declaration::{Ensured, StreamError, is_missing};
 use super::limit::{REQUEST_TIMEOUT, within};
-use super::stream::{StreamSettings, declarations, limited, refuse_streams_of_0_2};
+use super::stream::{StreamSettings, declarations, limited, names, refuse_streams_of_0_2};
 use super::streams_read::server_time;
 use super::subject::Subjects;
 use crate::link::Timestamp;
@@ -65,7 +65,7 @@ impl Inspection {
     /// The error text of a request.
     pub async fn streams(&self) -> Result<Vec<StreamReport>, String> {
         let mut reports = Vec::new();
-        for name in [self.subjects.input_stream(), self.subjects.output_stream(), self.subjects.dead_stream()] {
+        for name in names(&self.subjects) {
             let found = within(REQUEST_TIMEOUT, async {
                 match self.context.get_stream(&name).await {
                     Ok(stream) => Ok(Some(stream.cached_info().clone())),

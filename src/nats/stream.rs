@@ -154,6 +154,11 @@ pub fn partition_consumer(partition: u16) -> String {
     format!("relink-{partition}")
 }
 
+/// The names of the three streams.
+pub fn names(subjects: &Subjects) -> [String; 3] {
+    [subjects.input_stream(), subjects.output_stream(), subjects.dead_stream()]
+}
+
 /// All streams and consumers of relink, in the order in which they must be created.
 pub fn declarations(subjects: &Subjects, settings: &StreamSettings) -> Vec<Declaration> {
     let mut all =

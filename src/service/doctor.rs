@@ -86,9 +86,7 @@ async fn export_of_traces(config: &Config) -> Option<Check> {
     Some(match traces::probe(config.traces.as_ref()?).await {
         Ok(text) => Check::ok(NAME, text),
         Err(error) => {
-            let text = format!("{error:#}");
-            let (text, advice) = text.rsplit_once(". ").unwrap_or((&text, "check RELINK_TRACES_ENDPOINT"));
-            Check::problem(NAME, text, format!("{advice}; relink works without traces"))
+            Check::problem(NAME, format!("{error:#}"), format!("{}; relink works without traces", traces::ADVICE))
         }
     })
 }

@@ -10,8 +10,10 @@ use async_nats::jetstream;
 use super::nats::connect_alone;
 use crate::config::Config;
 use crate::nats::backup::{self, Extent};
+use crate::nats::declaration::is_missing;
 use crate::nats::server::NatsServer;
 use crate::nats::server_binary::ServerSource;
+use crate::nats::stream;
 use crate::os;
 use crate::store::{SledStore, StoreError};
 
@@ -67,7 +69,7 @@ async fn save_all(
 ) -> anyhow::Result<()> {
     os::create_private_directory(directory)
         .with_context(|| format!("cannot use the directory {}", directory.display()))?;
-    for stream in streams(config) {
+    for stream in stream::names(&config.nats.subjects) {
         let saved = backup::save(context, &stream, directory, |bytes| {
             progress(Step::Going { stream: stream.clone(), bytes, of: None });
         });
@@ -89,7 +91,7 @@ pub async fn restore(
     mut progress: impl FnMut(Step),
 ) -> anyhow::Result<()> {
     // Before anything is deleted.
-    for stream in streams(config) {
+    for stream in stream::names(&config.nats.subjects) {
         backup::check(&stream, directory).await.context("this is not a whole backup")?;
     }
     let data = &config.store.data_dir;
@@ -109,10 +111,10 @@ async fn restore_all(
     progress: &mut impl FnMut(Step),
 ) -> anyhow::Result<()> {
     let mut existing = Vec::new();
-    for stream in streams(config) {
+    for stream in stream::names(&config.nats.subjects) {
         match context.get_stream(&stream).await {
             Ok(_) => existing.push(stream),
-            Err(error) if is_missing(&error) => {}
+            Err(error) if is_missing(&error.kind()) => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read the stream {stream}")),
         }
     }
@@ -128,7 +130,7 @@ async fn restore_all(
             context.delete_stream(&stream).await.with_context(|| format!("cannot delete the stream {stream}"));
         deleted.context(TORN)?;
     }
-    for stream in streams(config) {
+    for stream in stream::names(&config.nats.subjects) {
         let restored = backup::restore(context, &stream, directory, |bytes, of| {
             progress(Step::Going { stream: stream.clone(), bytes, of: Some(of) });
         });
@@ -147,22 +149,11 @@ pub fn set_store_aside(config: &Config) -> anyhow::Result<Option<PathBuf>> {
     SledStore::set_aside(&config.store.data_dir.join("store")).map_err(stopped)
 }
 
-/// The streams of relink.
-fn streams(config: &Config) -> [String; 3] {
-    let subjects = &config.nats.subjects;
-    [subjects.input_stream(), subjects.output_stream(), subjects.dead_stream()]
-}
-
 /// The error of a store that cannot be locked.
 fn stopped(error: StoreError) -> anyhow::Error {
     let is_in_use = matches!(error, StoreError::InUse { .. });
     let error = anyhow::Error::new(error);
     if is_in_use { error.context("relink runs on this data directory: stop it first") } else { error }
-}
-
-fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
-    use jetstream::{ErrorCode, context::GetStreamErrorKind};
-    matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 async fn stop(server: Option<NatsServer>) -> anyhow::Result<()> {

@@ -22,7 +22,8 @@ pub async fn probe(config: &Config) -> Vec<(&'static str, anyhow::Result<String>
         ("data directory", probe_directory(&config.store.data_dir)),
     ];
     if let Some(settings) = &config.traces {
-        answers.push(("traces", traces::probe(settings).await));
+        let answer = traces::probe(settings).await;
+        answers.push(("traces", answer.map_err(|error| anyhow!("{error:#}; {}", traces::ADVICE))));
     }
     answers
 }

@@ -15,6 +15,9 @@ use crate::trace::{self, Exporting, Settings};
 /// How long the endpoint has to answer a probe.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// What to do if a probe fails.
+pub(super) const ADVICE: &str = "check RELINK_TRACES_ENDPOINT and RELINK_TRACES_HEADERS";
+
 /// Starts the export, if an endpoint is configured.
 ///
 /// # Errors
@@ -35,17 +38,9 @@ pub(super) async fn probe(traces: &Settings) -> anyhow::Result<String> {
         request = request.header(name, value.expose_secret());
     }
     // The error of the client has the whole address, which is in the text already.
-    let answer = request.body("").send().await.map_err(|error| {
-        anyhow!("{endpoint} does not answer: {}. check RELINK_TRACES_ENDPOINT", describe(&error.without_url()))
-    })?;
-    match answer.status() {
+    let answer = request.body("").send().await.map_err(reqwest::Error::without_url);
+    match answer.with_context(|| format!("{endpoint} does not answer"))?.status() {
         status if status.is_success() => Ok(format!("{endpoint} takes spans")),
-        status => Err(anyhow!("{endpoint} answers {status}. check RELINK_TRACES_ENDPOINT and RELINK_TRACES_HEADERS")),
+        status => Err(anyhow!("{endpoint} answers {status}")),
     }
-}
-
-/// An error with its causes.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
