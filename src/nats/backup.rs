@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/<stream>/backup.json      the configuration and the state of the stream
 //! <directory>/<stream>/stream.tar.s2    the snapshot, as the server sends it; only the server reads it
+//! <directory>/<stream>/stream.tar.s2.sha256    its hash, for `sha256sum --check`; a backup of the `nats` program has none
 //! ```
 //!
 //! async-nats has no call for snapshots. The server sends one in chunks, waits for the answer to some of them, and ends with an empty message
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -27,6 +29,7 @@ use super::limit::REQUEST_TIMEOUT;
 /// The files of a backup.
 const DESCRIPTION: &str = "backup.json";
 const SNAPSHOT: &str = "stream.tar.s2";
+const HASH: &str = "stream.tar.s2.sha256";
 
 /// The size of a chunk: the server's default for snapshots.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -73,6 +76,12 @@ pub enum BackupError {
         path: PathBuf,
         /// The first thing that is wrong.
         why: String,
+    },
+    /// The snapshot is not the one that was saved.
+    #[error("{} is damaged: its SHA-256 is not the one in {HASH}", path.display())]
+    Damaged {
+        /// The snapshot.
+        path: PathBuf,
     },
     /// The server refused the request, or stopped.
     #[error("stream {stream}: {why}")]
@@ -145,6 +154,7 @@ async fn save_in(
     let description: Description = request(context, stream, "SNAPSHOT", &wanted).await?;
     let path = part.join(SNAPSHOT);
     let mut snapshot = File::create(&path).await.map_err(|error| file(&path, error))?;
+    let mut hash = Sha256::new();
     let (mut bytes, mut count) = (0, 0);
     loop {
         let chunk = timeout(CHUNK_TIMEOUT, chunks.next()).await.ok().flatten();
@@ -167,17 +177,31 @@ async fn save_in(
             client.publish(reply, Bytes::new()).await.map_err(|error| failed(error.to_string()))?;
         }
         snapshot.write_all(&chunk.payload).await.map_err(|error| file(&path, error))?;
+        hash.update(&chunk.payload);
         bytes += chunk.payload.len() as u64;
         progress(bytes);
     }
     snapshot.flush().await.map_err(|error| file(&path, error))?;
     snapshot.sync_all().await.map_err(|error| file(&path, error))?;
-    let path = part.join(DESCRIPTION);
+    write(&part.join(HASH), hash_line(hash).as_bytes()).await?;
     let text = serde_json::to_vec_pretty(&description).expect("JSON values can be written");
-    let mut written = File::create(&path).await.map_err(|error| file(&path, error))?;
-    written.write_all(&text).await.map_err(|error| file(&path, error))?;
-    written.sync_all().await.map_err(|error| file(&path, error))?;
+    write(&part.join(DESCRIPTION), &text).await?;
     Ok(Extent { messages: description.number("messages"), bytes })
+}
+
+async fn write(path: &Path, text: &[u8]) -> Result<(), BackupError> {
+    let written = async {
+        let mut written = File::create(path).await?;
+        written.write_all(text).await?;
+        written.sync_all().await
+    };
+    written.await.map_err(|error| file(path, error))
+}
+
+/// The hash of a snapshot, in the format of `sha256sum`.
+fn hash_line(hash: Sha256) -> String {
+    let hash = hash.finalize();
+    format!("{hash:x}  {SNAPSHOT}\n")
 }
 
 /// The number of a chunk, from 1: the end of the subject of the answer is `.<bytes>.<number>`.
@@ -229,14 +253,34 @@ pub async fn restore(
     Ok(Extent { messages: end["state"]["messages"].as_u64().unwrap_or_default(), bytes })
 }
 
-/// Whether the directory has a backup of this stream that can be read.
+/// Whether the directory has a whole backup of this stream. Only a backup of the `nats` program can still be damaged then, because it has no
+/// hash.
 ///
 /// # Errors
-/// [`BackupError::File`] and [`BackupError::Unreadable`].
+/// [`BackupError::File`], [`BackupError::Unreadable`] and [`BackupError::Damaged`].
 pub async fn check(stream: &str, directory: &Path) -> Result<(), BackupError> {
     read_description(stream, directory).await?;
     let path = directory.join(stream).join(SNAPSHOT);
-    fs::metadata(&path).await.map(drop).map_err(|error| file(&path, error))
+    let mut snapshot = File::open(&path).await.map_err(|error| file(&path, error))?;
+    let hash_path = directory.join(stream).join(HASH);
+    let saved = match fs::read_to_string(&hash_path).await {
+        Ok(saved) => saved,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(file(&hash_path, error)),
+    };
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK_BYTES]);
+    loop {
+        let count = snapshot.read(&mut chunk).await.map_err(|error| file(&path, error))?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&chunk[..count]);
+    }
+    if hash_line(hash).split_whitespace().next() == saved.split_whitespace().next() {
+        Ok(())
+    } else {
+        Err(BackupError::Damaged { path })
+    }
 }
 
 async fn read_description(stream: &str, directory: &Path) -> Result<Description, BackupError> {

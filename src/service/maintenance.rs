@@ -9,7 +9,7 @@ use async_nats::jetstream;
 
 use super::nats::connect_alone;
 use crate::config::Config;
-use crate::nats::backup::{self, Extent};
+use crate::nats::backup::{self, BackupError, Extent};
 use crate::nats::declaration::is_missing;
 use crate::nats::server::NatsServer;
 use crate::nats::server_binary::ServerSource;
@@ -31,6 +31,13 @@ pub enum Step {
         bytes: u64,
         /// All bytes.
         of: Option<u64>,
+    },
+    /// A stream that will be replaced is saved.
+    Kept {
+        /// The stream.
+        stream: String,
+        /// How much it has.
+        extent: Extent,
     },
     /// A stream is finished.
     Done {
@@ -70,16 +77,34 @@ async fn save_all(
     os::create_private_directory(directory)
         .with_context(|| format!("cannot use the directory {}", directory.display()))?;
     for stream in stream::names(&config.nats.subjects) {
-        let saved = backup::save(context, &stream, directory, |bytes| {
-            progress(Step::Going { stream: stream.clone(), bytes, of: None });
-        });
-        let extent = saved.await?;
+        let extent = save_one(context, &stream, directory, progress).await?;
         progress(Step::Done { stream, extent });
     }
     Ok(())
 }
 
-/// Restores the streams from a backup below `directory`. With `replace`, those that exist are deleted first.
+async fn save_one(
+    context: &jetstream::Context,
+    stream: &str,
+    directory: &Path,
+    progress: &mut impl FnMut(Step),
+) -> Result<Extent, BackupError> {
+    let going = |bytes| progress(Step::Going { stream: stream.to_owned(), bytes, of: None });
+    backup::save(context, stream, directory, going).await
+}
+
+/// What happens to streams that exist when a backup is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing is restored.
+    Refuse,
+    /// They are saved in the data directory, and deleted then. They come back if the backup cannot be restored.
+    Replace,
+    /// They are deleted. For streams that cannot be saved.
+    Discard,
+}
+
+/// Restores the streams from a backup below `directory`. Returns the directory of the streams that were replaced; `None` if none was saved.
 ///
 /// # Errors
 /// The backup is not whole, relink runs, a stream exists and shall not be replaced, or NATS refuses a stream.
@@ -87,18 +112,19 @@ pub async fn restore(
     config: &Config,
     source: ServerSource,
     directory: &Path,
-    replace: bool,
+    existing: Existing,
     mut progress: impl FnMut(Step),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<PathBuf>> {
     // Before anything is deleted.
     for stream in stream::names(&config.nats.subjects) {
-        backup::check(&stream, directory).await.context("this is not a whole backup")?;
+        backup::check(&stream, directory).await.context("this is not a whole backup, and nothing has changed")?;
     }
     let data = &config.store.data_dir;
     os::create_private_directory(data).with_context(|| format!("cannot use the data directory {}", data.display()))?;
     let _relink_cannot_start = SledStore::hold(&data.join("store")).map_err(stopped)?;
     let (client, server) = connect_alone(config, source, "relink restore").await?;
-    let restored = restore_all(&jetstream::new(client), config, directory, replace, &mut progress).await;
+    let context = jetstream::new(client);
+    let restored = restore_all(&context, config, directory, existing, &mut progress).await;
     stop(server).await?;
     restored
 }
@@ -107,37 +133,97 @@ async fn restore_all(
     context: &jetstream::Context,
     config: &Config,
     directory: &Path,
-    replace: bool,
+    existing: Existing,
     progress: &mut impl FnMut(Step),
-) -> anyhow::Result<()> {
-    let mut existing = Vec::new();
+) -> anyhow::Result<Option<PathBuf>> {
+    let present = present_streams(context, config).await?;
+    let names = present.join(", ");
+    let kept = match existing {
+        _ if present.is_empty() => None,
+        Existing::Refuse => bail!(
+            "NATS has these streams already: {names}. `relink restore --replace` replaces them; it saves them in the data directory before"
+        ),
+        Existing::Replace => {
+            let kept = first_free(&config.store.data_dir);
+            for stream in &present {
+                let extent = save_one(context, stream, &kept, progress).await.with_context(|| {
+                    format!("the stream {stream} cannot be saved, and nothing has changed; --discard deletes it without a copy")
+                })?;
+                progress(Step::Kept { stream: stream.clone(), extent });
+            }
+            Some(kept)
+        }
+        Existing::Discard => None,
+    };
+    let restored = match delete(context, &present).await {
+        Ok(()) => restore_streams(context, &stream::names(&config.nats.subjects), directory, progress).await,
+        Err(error) => Err(error),
+    };
+    let Err(error) = restored else { return Ok(kept) };
+    let Some(kept) = kept else {
+        return Err(error.context("not all streams are restored: restore a whole backup before you start relink"));
+    };
+    match put_back(context, config, &present, &kept, progress).await {
+        Ok(()) => Err(error.context("the backup cannot be restored; NATS has the streams again that it had before")),
+        Err(failed) => Err(error.context(format!(
+            "the backup cannot be restored, and the streams that NATS had before cannot be put back ({failed:#}); they are saved: \
+             `relink restore {} --discard`",
+            kept.display()
+        ))),
+    }
+}
+
+async fn present_streams(context: &jetstream::Context, config: &Config) -> anyhow::Result<Vec<String>> {
+    let mut present = Vec::new();
     for stream in stream::names(&config.nats.subjects) {
         match context.get_stream(&stream).await {
-            Ok(_) => existing.push(stream),
+            Ok(_) => present.push(stream),
             Err(error) if is_missing(&error.kind()) => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read the stream {stream}")),
         }
     }
-    if !existing.is_empty() && !replace {
-        bail!(
-            "NATS has these streams already: {}. `relink restore --replace` deletes them first, with all their messages",
-            existing.join(", ")
-        );
-    }
-    const TORN: &str = "not all streams are restored, and with --replace the old ones are gone: restore a whole backup before you start relink";
-    for stream in existing {
-        let deleted =
-            context.delete_stream(&stream).await.with_context(|| format!("cannot delete the stream {stream}"));
-        deleted.context(TORN)?;
-    }
-    for stream in stream::names(&config.nats.subjects) {
-        let restored = backup::restore(context, &stream, directory, |bytes, of| {
-            progress(Step::Going { stream: stream.clone(), bytes, of: Some(of) });
-        });
-        let extent = restored.await.context(TORN)?;
-        progress(Step::Done { stream, extent });
+    Ok(present)
+}
+
+/// A directory for the streams that are replaced, beside the store.
+fn first_free(data: &Path) -> PathBuf {
+    let numbered = (1_u32..).map(|number| data.join(format!("streams.replaced-{number}")));
+    numbered.into_iter().find(|path| !path.exists()).expect("there are more numbers than directories")
+}
+
+async fn delete(context: &jetstream::Context, streams: &[String]) -> anyhow::Result<()> {
+    for stream in streams {
+        context.delete_stream(stream).await.with_context(|| format!("cannot delete the stream {stream}"))?;
     }
     Ok(())
+}
+
+async fn restore_streams(
+    context: &jetstream::Context,
+    streams: &[String],
+    directory: &Path,
+    progress: &mut impl FnMut(Step),
+) -> anyhow::Result<()> {
+    for stream in streams {
+        let restored = backup::restore(context, stream, directory, |bytes, of| {
+            progress(Step::Going { stream: stream.clone(), bytes, of: Some(of) });
+        });
+        let extent = restored.await?;
+        progress(Step::Done { stream: stream.clone(), extent });
+    }
+    Ok(())
+}
+
+/// Deletes what was restored of a backup, and restores the streams that were replaced.
+async fn put_back(
+    context: &jetstream::Context,
+    config: &Config,
+    replaced: &[String],
+    kept: &Path,
+    progress: &mut impl FnMut(Step),
+) -> anyhow::Result<()> {
+    delete(context, &present_streams(context, config).await?).await?;
+    restore_streams(context, replaced, kept, progress).await
 }
 
 /// Moves the store aside, so that the next start makes a new one from the output stream. Returns its new directory; `None` if there is no

@@ -193,7 +193,34 @@ async fn the_streams_are_saved_and_restored_and_the_store_is_rebuilt() {
     std::fs::create_dir(&half).unwrap();
     let output = run(&relink, url, &data, &["restore", half.to_str().unwrap(), "--replace"], &[]).await;
     assert!(!output.status.success() && text_of(&output).contains("not a whole backup"), "{}", text_of(&output));
-    let restored = run(&relink, url, &data, &["restore", directory, "--replace"], &[]).await;
+    // A damaged file deletes nothing: its hash shows the damage.
+    let snapshot = nats.dir.path().join("backups/1/KV_links/stream.tar.s2");
+    let whole = std::fs::read(&snapshot).unwrap();
+    let mut damaged = whole.clone();
+    damaged.truncate(whole.len() / 2);
+    std::fs::write(&snapshot, damaged).unwrap();
+    let refused = run(&relink, url, &data, &["restore", directory, "--replace"], &[]).await;
+    assert!(!refused.status.success() && text_of(&refused).contains("is damaged"), "{}", text_of(&refused));
+    assert!(!data.join("streams.replaced-1").exists());
+    // Without the hash, as in a backup of the `nats` program, NATS finds it, and the streams of before come back.
+    let hash = snapshot.with_extension("s2.sha256");
+    let aside = nats.dir.path().join("hash");
+    std::fs::rename(&hash, &aside).unwrap();
+    let refused = run(&relink, url, &data, &["restore", directory, "--replace"], &[]).await;
+    let words = "NATS has the streams again that it had before";
+    assert!(!refused.status.success() && text_of(&refused).contains(words), "{}", text_of(&refused));
+    assert!(data.join("streams.replaced-1/KV_links/stream.tar.s2").exists());
+    std::fs::rename(&aside, &hash).unwrap();
+    std::fs::write(&snapshot, whole).unwrap();
+
+    let restored = run(&relink, url, &data, &["restore", directory, "--replace", "--json"], &[]).await;
+    assert!(restored.status.success(), "{}", text_of(&restored));
+    let report = json_of(&restored);
+    assert_eq!(report["streams"][1]["stream"], "KV_links", "{report}");
+    let kept = data.join("streams.replaced-2");
+    assert_eq!(report["replaced_in"], kept.to_str().unwrap(), "{report}");
+    // What was replaced is a backup too.
+    let restored = run(&relink, url, &data, &["restore", kept.to_str().unwrap(), "--discard"], &[]).await;
     assert!(restored.status.success() && text_of(&restored).contains("restored KV_links: "), "{}", text_of(&restored));
     let rebuilt = run(&relink, url, &data, &["rebuild"], &[]).await;
     let aside = data.join("store.replaced-1");
