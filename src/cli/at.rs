@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{History, RelinkArgs, RunningRelink};
-use super::history::{because, evidence, messages_until, printable_history};
+use super::history::{because, evidence, printable_history};
 use super::links::headline_at;
 use super::moment::Moment;
+use super::outages::messages_until;
 use super::output::{BOLD, DIM, line, print, print_json};
 use super::sentences::{at, of_cause, of_state, of_transition, word_of};
 use crate::clock;

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::client::{History, LastState};
 use super::due::next_steps;
-use super::last_outage::last_outage;
 use super::links::headline;
+use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{at, of_cause, of_job, of_notice, of_observed, of_person, of_state, of_transition, word_of};
-use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record, StateWord};
+use super::sentences::{of_job, of_notice, of_observed, of_person, of_state, of_transition, word_of};
+use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
 use crate::link::Timestamp;
-use crate::printable::{counted, printable, printable_json};
+use crate::printable::{printable, printable_json};
 
 /// What is known besides the history.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,78 +158,13 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     };
     headline(text, &record);
     line(text, format_args!("{}", of_state(record.state)));
-    if let Some(episode) = &record.episode {
-        line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
-        line(text, format_args!("  It began at {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())));
-        let of_episode = |entry: &&HistoryEntry| {
-            entry.kind == HistoryKind::State
-                && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode.number))
-        };
-        let opened = history.entries.iter().filter(of_episode).filter_map(because);
-        match opened.into_iter().find(|because| because.at == episode.opened_at) {
-            Some(because) => {
-                line(text, format_args!("  {}", of_transition(&because)));
-                line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
-            }
-            None if known.has_no_history => {}
-            None => {
-                line(text, format_args!("  {DIM}the message that reported it is not in the history any more{DIM:#}"))
-            }
-        }
-        if known.has_no_history {
-            let word = if episode.prompt == Some(PromptWord::Sent) { "was sent" } else { "has not been sent" };
-            let reminders = counted(episode.reminders_count as usize, "reminder");
-            let when = "the times are in the history, which cannot be read now";
-            line(text, format_args!("  The prompt to the user {word}, and {reminders}; {when}."));
-        } else {
-            messages_to_user(text, history, episode.number);
-        }
-        if episode.attempts_count > 0 {
-            line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
-        }
-    }
-    if record.episode.is_none() {
-        last_outage(text, history, now);
+    match &record.episode {
+        Some(episode) => open_outage(text, history, episode, known, now),
+        None => last_outage(text, history, now),
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
     for step in next_steps(&record, known.due_at, known.observes, now) {
         line(text, format_args!("  {step}"));
-    }
-}
-
-/// The prompt and the reminders of an episode.
-fn messages_to_user(text: &mut String, history: &History, episode: u32) {
-    messages_until(text, history, episode, u64::MAX);
-}
-
-/// The prompt and the reminders of an episode, up to this sequence.
-pub(super) fn messages_until(text: &mut String, history: &History, episode: u32, sequence: u64) {
-    let of_episode = |entry: &&HistoryEntry| {
-        entry.sequence <= sequence && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode))
-    };
-    let of_kind = |kind: HistoryKind, name: &str| -> Vec<String> {
-        let named = |entry: &&HistoryEntry| entry.kind == kind && entry.name.as_deref() == Some(name);
-        let found = history.entries.iter().filter(named).filter(of_episode);
-        found.map(|entry| entry.stored_at.0.to_string()).collect()
-    };
-    let named = |name: &str| of_kind(HistoryKind::Notice, name);
-    let (prompts, reminders) = (named("update_required"), named("reminder"));
-    let observed = of_kind(HistoryKind::Observed, "update_required");
-    for at in &observed {
-        line(text, format_args!("  relink would have prompted the user at {at}; it only observed."));
-    }
-    match prompts.as_slice() {
-        [] if !observed.is_empty() => return,
-        [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
-        [once] => line(text, format_args!("  The user was prompted once, at {once}.")),
-        several => {
-            line(text, format_args!("  The user was prompted {} times, at {}.", several.len(), several.join(", ")))
-        }
-    }
-    if reminders.is_empty() {
-        line(text, format_args!("  The user has not been reminded."));
-    } else {
-        line(text, format_args!("  Reminders to the user: {}, at {}.", reminders.len(), reminders.join(", ")));
     }
 }
 

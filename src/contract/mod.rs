@@ -61,7 +61,7 @@ pub use queries::{
     ACTIVITY_HOURS, DEAD_LETTERS_ON_PAGE, EVENTS_WAIT_MAX, INSTITUTIONS_ON_PAGE, LINKS_ON_PAGE, Parameter,
     ParameterKind,
 };
-pub use record::{BadRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
+pub use record::{BadRecord, EpisodeRecord, PromptWord, Record, Repaired, UpdatePhaseWord};
 pub use requests::{DropRequest, UpdateRequest};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};

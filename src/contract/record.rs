@@ -21,13 +21,11 @@ mod facts;
 mod parts;
 mod repair;
 
-pub use parts::{PromptWord, UpdatePhaseWord};
+pub use parts::{EpisodeRecord, PromptWord, UpdatePhaseWord};
 pub use repair::Repaired;
 
 use facts::RecentFacts;
-use parts::{
-    ConsentRecord, EpisodeRecord, OutageRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord,
-};
+use parts::{ConsentRecord, OutageRecord, RefreshQuotaRecord, RefreshRecord, SuspicionRecord, UpdateRecord};
 
 /// Body of `$KV.links.<link>`: the complete state of one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

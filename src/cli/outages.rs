@@ -1,12 +1,41 @@
-//! The last outage of a link that works again, for `relink why`: nobody should have to read the whole history for it.
+//! The outages of a link, for `relink why` and `relink at`: nobody should have to read the whole history for them.
 
 use super::client::History;
-use super::history::messages_until;
+use super::history::{Known, because, evidence};
 use super::output::{BOLD, DIM, line};
-use super::sentences::{at, of_cause, of_notice};
-use crate::contract::{EpisodeSummary, HistoryEntry, HistoryKind};
+use super::sentences::{at, of_cause, of_notice, of_transition};
+use crate::contract::{EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, PromptWord};
 use crate::link::Timestamp;
-use crate::printable::printable;
+use crate::printable::{counted, printable};
+
+/// Writes the outage that goes on.
+pub(super) fn open_outage(text: &mut String, history: &History, episode: &EpisodeRecord, known: Known, now: Timestamp) {
+    line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
+    line(text, format_args!("  It began at {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())));
+    let of_episode = |entry: &&HistoryEntry| {
+        entry.kind == HistoryKind::State && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode.number))
+    };
+    let opened = history.entries.iter().filter(of_episode).filter_map(because);
+    match opened.into_iter().find(|because| because.at == episode.opened_at) {
+        Some(because) => {
+            line(text, format_args!("  {}", of_transition(&because)));
+            line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
+        }
+        None if known.has_no_history => {}
+        None => line(text, format_args!("  {DIM}the message that reported it is not in the history any more{DIM:#}")),
+    }
+    if known.has_no_history {
+        let word = if episode.prompt == Some(PromptWord::Sent) { "was sent" } else { "has not been sent" };
+        let reminders = counted(episode.reminders_count as usize, "reminder");
+        let when = "the times are in the history, which cannot be read now";
+        line(text, format_args!("  The prompt to the user {word}, and {reminders}; {when}."));
+    } else {
+        messages_until(text, history, episode.number, u64::MAX);
+    }
+    if episode.attempts_count > 0 {
+        line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
+    }
+}
 
 /// Writes when the last outage began and ended, the messages to the user, and whether data is still missing. Nothing if the history has no
 /// outage that has ended.
@@ -39,6 +68,37 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
         None => format!("No data had arrived before, so all data up to {to} was missing."),
     };
     line(text, format_args!("  {missing} {arrived}"));
+}
+
+/// The prompt and the reminders of an episode, up to this sequence.
+pub(super) fn messages_until(text: &mut String, history: &History, episode: u32, sequence: u64) {
+    let of_episode = |entry: &&HistoryEntry| {
+        entry.sequence <= sequence && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode))
+    };
+    let of_kind = |kind: HistoryKind, name: &str| -> Vec<String> {
+        let named = |entry: &&HistoryEntry| entry.kind == kind && entry.name.as_deref() == Some(name);
+        let found = history.entries.iter().filter(named).filter(of_episode);
+        found.map(|entry| entry.stored_at.0.to_string()).collect()
+    };
+    let named = |name: &str| of_kind(HistoryKind::Notice, name);
+    let (prompts, reminders) = (named("update_required"), named("reminder"));
+    let observed = of_kind(HistoryKind::Observed, "update_required");
+    for at in &observed {
+        line(text, format_args!("  relink would have prompted the user at {at}; it only observed."));
+    }
+    match prompts.as_slice() {
+        [] if !observed.is_empty() => return,
+        [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
+        [once] => line(text, format_args!("  The user was prompted once, at {once}.")),
+        several => {
+            line(text, format_args!("  The user was prompted {} times, at {}.", several.len(), several.join(", ")))
+        }
+    }
+    if reminders.is_empty() {
+        line(text, format_args!("  The user has not been reminded."));
+    } else {
+        line(text, format_args!("  Reminders to the user: {}, at {}.", reminders.len(), reminders.join(", ")));
+    }
 }
 
 #[cfg(test)]
