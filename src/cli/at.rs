@@ -9,9 +9,9 @@ use super::client::{History, RelinkArgs, RunningRelink};
 use super::history::{because, evidence, printable_history};
 use super::links::headline_at;
 use super::moment::Moment;
-use super::outages::messages_until;
+use super::outages::{beginning, messages_to_user};
 use super::output::{BOLD, DIM, line, print, print_json};
-use super::sentences::{at, of_cause, of_state, of_transition, word_of};
+use super::sentences::{at, of_state, of_transition, word_of};
 use crate::clock;
 use crate::contract::{Because, HistoryEntry, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, Timestamp};
@@ -134,10 +134,12 @@ fn known(text: &mut String, history: &History, (state, earlier, next): &Known<'_
     line(text, format_args!("{DIM}{}: {}{DIM:#}", word_of(record.state), of_state(record.state)));
     why(text, &record, earlier, now);
     if let Some(episode) = &record.episode {
-        let opened = at(episode.opened_at.0, now);
+        let until_then = history.entries.iter().filter(|entry| entry.sequence <= state.sequence);
+        let until_then =
+            History { link_id: history.link_id.clone(), entries: until_then.cloned().collect(), ..*history };
         line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
-        line(text, format_args!("  It began at {opened}: {}.", of_cause(episode.cause.into())));
-        messages_until(text, history, episode.number, state.sequence);
+        beginning(text, &until_then, (episode.number, episode.opened_at.0, episode.cause), true, now);
+        messages_to_user(text, &until_then, episode.number);
         if let Some(reason) = episode.prompt.and_then(of_waiting) {
             line(text, format_args!("  The prompt had not been published: {reason}."));
         }

@@ -273,7 +273,12 @@ pub(super) fn evidence(origin: &Origin) -> String {
         origin.input_sequence.map(|sequence| format!(" as number {sequence} of the input stream")).unwrap_or_default();
     let id = origin.message_id.as_deref().map(|id| format!(", message {}", printable(id))).unwrap_or_default();
     let verb = if origin.kind == OriginKind::Timer { "at" } else { "stored" };
-    format!("{source}, {verb} {}{input}{id}", origin.received_at.0)
+    // The sentence of a command names its token. A webhook has one only if a dead letter was replayed with it.
+    let token = origin.token.as_deref().filter(|_| origin.kind != OriginKind::Command).map(|token| {
+        let verb = if origin.kind == OriginKind::Webhook { "replayed" } else { "sent" };
+        format!(", {verb} with the API token \"{}\"", printable(token))
+    });
+    format!("{source}, {verb} {}{input}{id}{}", origin.received_at.0, token.unwrap_or_default())
 }
 
 pub(super) fn because(entry: &HistoryEntry) -> Option<Because> {

@@ -3,38 +3,75 @@
 use super::client::History;
 use super::history::{Known, because, evidence};
 use super::output::{BOLD, DIM, line};
-use super::sentences::{at, of_cause, of_notice, of_transition};
-use crate::contract::{EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, PromptWord};
+use super::sentences::{at, of_action, of_cause, of_notice, of_transition};
+use crate::contract::{CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, PromptWord};
 use crate::link::Timestamp;
 use crate::printable::{counted, printable};
 
 /// Writes the outage that goes on.
 pub(super) fn open_outage(text: &mut String, history: &History, episode: &EpisodeRecord, known: Known, now: Timestamp) {
     line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
-    line(text, format_args!("  It began at {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())));
-    let of_episode = |entry: &&HistoryEntry| {
-        entry.kind == HistoryKind::State && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode.number))
-    };
-    let opened = history.entries.iter().filter(of_episode).filter_map(because);
-    match opened.into_iter().find(|because| because.at == episode.opened_at) {
-        Some(because) => {
-            line(text, format_args!("  {}", of_transition(&because)));
-            line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
-        }
-        None if known.has_no_history => {}
-        None => line(text, format_args!("  {DIM}the message that reported it is not in the history any more{DIM:#}")),
-    }
+    beginning(text, history, (episode.number, episode.opened_at.0, episode.cause), !known.has_no_history, now);
     if known.has_no_history {
         let word = if episode.prompt == Some(PromptWord::Sent) { "was sent" } else { "has not been sent" };
         let reminders = counted(episode.reminders_count as usize, "reminder");
         let when = "the times are in the history, which cannot be read now";
         line(text, format_args!("  The prompt to the user {word}, and {reminders}; {when}."));
     } else {
-        messages_until(text, history, episode.number, u64::MAX);
+        messages_to_user(text, history, episode.number);
     }
     if episode.attempts_count > 0 {
         line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
     }
+}
+
+/// Writes when an outage began, who reported it, and its cause. Later evidence may have changed the cause: then both are written. A history
+/// that cannot be read now is not whole.
+pub(super) fn beginning(
+    text: &mut String,
+    history: &History,
+    (number, opened_at, cause): (u32, Timestamp, CauseWord),
+    is_whole: bool,
+    now: Timestamp,
+) {
+    let is_of_episode = |entry: &&HistoryEntry| {
+        entry.kind == HistoryKind::State && entry.body["episode"]["number"].as_u64() == Some(u64::from(number))
+    };
+    let began_at = at(opened_at, now);
+    let changes = history.entries.iter().filter(is_of_episode);
+    let mut changes = changes.filter_map(|entry| Some((because(entry)?, cause_in(entry)?)));
+    let Some((opened, first)) = changes.find(|(because, _)| because.at.0 == opened_at) else {
+        line(text, format_args!("  It began at {began_at}. What is wrong: {}.", of_cause(cause.into())));
+        if is_whole {
+            line(text, format_args!("  {DIM}the message that reported it is not in the history any more{DIM:#}"));
+        }
+        return;
+    };
+    line(text, format_args!("  It began at {began_at}: {}", of_transition(&opened)));
+    line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&opened.origin)));
+    if first == cause {
+        return;
+    }
+    // The last change of the cause: what it was in between is in the history.
+    let mut changed = None;
+    let mut last = first;
+    for (because, next) in changes {
+        if next != last {
+            changed = Some(because);
+        }
+        last = next;
+    }
+    match changed.filter(|_| last == cause) {
+        Some(because) => {
+            line(text, format_args!("  Since {}: {}", at(because.at.0, now), of_transition(&because)));
+            line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
+        }
+        None => line(text, format_args!("  What is wrong since then: {}.", of_cause(cause.into()))),
+    }
+}
+
+fn cause_in(state: &HistoryEntry) -> Option<CauseWord> {
+    serde_json::from_value(state.body["episode"]["cause"].clone()).ok()
 }
 
 /// Writes when the last outage began and ended, the messages to the user, and whether data is still missing. Nothing if the history has no
@@ -45,8 +82,8 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
     let Some(ended) = notices().rfind(|entry| entry.name.as_deref() == Some("recovered")) else { return };
     let Ok(episode) = serde_json::from_value::<EpisodeSummary>(ended.body["episode"].clone()) else { return };
     line(text, format_args!("\n{BOLD}The last outage, which is over{BOLD:#}  {DIM}{}{DIM:#}", printable(&episode.id)));
-    line(text, format_args!("  It began at {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())));
-    messages_until(text, history, episode.number, u64::MAX);
+    beginning(text, history, (episode.number, episode.opened_at.0, episode.cause), true, now);
+    messages_to_user(text, history, episode.number);
     if episode.attempts_count > 0 {
         line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
     }
@@ -64,41 +101,46 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
     let gap = |end: &str| due.body["gap"][end].as_str().map(printable);
     let to = gap("to").unwrap_or_else(|| "?".to_owned());
     let missing = match gap("from") {
-        Some(from) => format!("No data arrived after {from}, so the data from then to {to} was missing."),
-        None => format!("No data had arrived before, so all data up to {to} was missing."),
+        Some(from) => format!("The data from {from} to {to} had to be fetched."),
+        None => format!("All data up to {to} had to be fetched, because relink knew of none from before the outage."),
     };
     line(text, format_args!("  {missing} {arrived}"));
 }
 
-/// The prompt and the reminders of an episode, up to this sequence.
-pub(super) fn messages_until(text: &mut String, history: &History, episode: u32, sequence: u64) {
-    let of_episode = |entry: &&HistoryEntry| {
-        entry.sequence <= sequence && entry.body["episode"]["number"].as_u64() == Some(u64::from(episode))
-    };
-    let of_kind = |kind: HistoryKind, name: &str| -> Vec<String> {
+/// The prompt and the reminders of an episode.
+pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u32) {
+    let of_episode = |entry: &&HistoryEntry| entry.body["episode"]["number"].as_u64() == Some(u64::from(episode));
+    let of_kind = |kind: HistoryKind, name: &str| -> Vec<&HistoryEntry> {
         let named = |entry: &&HistoryEntry| entry.kind == kind && entry.name.as_deref() == Some(name);
-        let found = history.entries.iter().filter(named).filter(of_episode);
-        found.map(|entry| entry.stored_at.0.to_string()).collect()
+        history.entries.iter().filter(named).filter(of_episode).collect()
     };
+    let times = |entries: &[&HistoryEntry]| {
+        entries.iter().map(|entry| entry.stored_at.0.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let asked = |entry: &HistoryEntry| of_action(entry.body["action"].as_str().unwrap_or("?")).to_owned();
     let named = |name: &str| of_kind(HistoryKind::Notice, name);
     let (prompts, reminders) = (named("update_required"), named("reminder"));
     let observed = of_kind(HistoryKind::Observed, "update_required");
-    for at in &observed {
-        line(text, format_args!("  relink would have prompted the user at {at}; it only observed."));
+    for entry in &observed {
+        let at = entry.stored_at.0;
+        line(text, format_args!("  relink would have prompted the user at {at}: {}; it only observed.", asked(entry)));
     }
     match prompts.as_slice() {
         [] if !observed.is_empty() => return,
         [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
-        [once] => line(text, format_args!("  The user was prompted once, at {once}.")),
-        several => {
-            line(text, format_args!("  The user was prompted {} times, at {}.", several.len(), several.join(", ")))
+        [once] => line(text, format_args!("  The user was prompted once, at {}: {}.", once.stored_at.0, asked(once))),
+        [.., last] => {
+            let (count, times) = (prompts.len(), times(&prompts));
+            line(text, format_args!("  The user was prompted {count} times, at {times}: {}.", asked(last)));
         }
     }
-    if reminders.is_empty() {
-        line(text, format_args!("  The user has not been reminded."));
-    } else {
-        line(text, format_args!("  Reminders to the user: {}, at {}.", reminders.len(), reminders.join(", ")));
-    }
+    let Some(last) = reminders.last() else {
+        return line(text, format_args!("  The user has not been reminded."));
+    };
+    // A reminder asks for what is wrong then, which may be another thing than in the prompt.
+    let is_other = prompts.last().is_none_or(|prompt| prompt.body["action"] != last.body["action"]);
+    let other = if is_other { format!("; the last one: {}", asked(last)) } else { String::new() };
+    line(text, format_args!("  Reminders to the user: {}, at {}{other}.", reminders.len(), times(&reminders)));
 }
 
 #[cfg(test)]
@@ -128,7 +170,12 @@ mod tests {
             last_outage(&mut text, history, NOW);
             anstream::adapter::strip_str(&text).to_string()
         };
-        history.entries.push(notice(1, "update_required", "2023-11-14T22:13:20.000Z", json!({})));
+        history.entries.push(notice(
+            1,
+            "update_required",
+            "2023-11-14T22:13:20.000Z",
+            json!({"action": "update_credentials"}),
+        ));
         assert_eq!(shown(&history), "", "it is not over");
         history.entries.push(notice(2, "recovered", "2023-11-15T22:13:20.000Z", json!({"proof": "observed"})));
         let gap = json!({"gap": {"from": "2023-11-13T00:00:00.000Z", "to": "2023-11-15T22:13:20.000Z"}, "by": "belvo"});
@@ -149,6 +196,27 @@ mod tests {
         insta::assert_snapshot!(shown(&history));
         history.entries[2].body["gap"]["from"] = Value::Null;
         let text = shown(&history);
-        assert!(text.contains("No data had arrived before, so all data up to 2023-11-15T22:13:20.000Z"), "{text}");
+        assert!(text.contains("All data up to 2023-11-15T22:13:20.000Z had to be fetched"), "{text}");
+    }
+
+    /// The cause of the beginning is the one that was reported then.
+    #[test]
+    fn a_cause_that_has_changed_is_shown_with_both_reports() {
+        let mut history = super::super::history::tests::outage();
+        let last = history.entries.last_mut().unwrap();
+        (last.body["episode"]["cause"], last.body["state"]) = (json!("token"), json!("token_required"));
+        last.body["because"]["event"] = json!("token_requested");
+        last.body["because"]["origin"] = json!({"kind": "api_error", "message_id": "e-1", "token": "app",
+            "received_at": "2023-11-15T22:13:20.000Z"});
+        last.body["because"]["to"] = json!("token_required");
+        let text = super::super::history::show(&history, None, Known::default(), NOW).unwrap();
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let outage = text.split("What happens next").next().unwrap();
+        insta::assert_snapshot!(outage);
+        let (_, after) = outage.split_once("It began at").unwrap();
+        let (beginning, since) = after.split_once("Since 2023-11-15").unwrap();
+        assert!(beginning.contains("refuses the stored credentials") && beginning.contains("message w-1"), "{outage}");
+        assert!(since.contains("requires a new MFA token") && since.contains("message e-1"), "{outage}");
+        assert!(since.contains("sent with the API token \"app\""), "{outage}");
     }
 }

@@ -230,8 +230,10 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             };
             let to = body["gap"]["to"].as_str().unwrap_or("?");
             match body["gap"]["from"].as_str() {
-                Some(from) => format!("reported that data is missing, from {from} to {to}: {by}"),
-                None => format!("reported that all data up to {to} is missing, because none had arrived before: {by}"),
+                Some(from) => format!("reported that the data from {from} to {to} has to be fetched; {by}"),
+                None => format!(
+                    "reported that all data up to {to} has to be fetched, because it knows of none from before the outage; {by}"
+                ),
             }
         }
         NoticeName::DataAvailable => format!("reported that Belvo has new data ({})", text("resource")),
@@ -239,7 +241,7 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             let missing: Vec<_> = body["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let rest =
                 if missing.is_empty() { String::new() } else { format!("; there is none of {}", missing.join(", ")) };
-            format!("reported that the missing data has arrived at Belvo{rest}")
+            format!("reported that the data has arrived at Belvo{rest}")
         }
         NoticeName::ConsentExpiring => {
             let due_at = body["due_at"].as_str().unwrap_or("an unknown date");
@@ -287,7 +289,8 @@ pub(super) fn of_job(name: &str, body: &Value) -> String {
     }
 }
 
-fn of_action(action: &str) -> &str {
+/// What a message asks of the user.
+pub(super) fn of_action(action: &str) -> &str {
     match action {
         "update_credentials" => "give the current credentials in the widget",
         "provide_token" => "give a new MFA token in the widget",
