@@ -16,8 +16,14 @@ use crate::contract::{At, HistoryEntry, HistoryKind, Record, Scope};
 use crate::link::Timestamp;
 use crate::printable::shortened;
 
+/// The HTTP status of a link that relink does not know.
+pub(super) const NOT_FOUND: u16 = 404;
+
 /// The status of an answer that relink cannot give now.
 const SERVICE_UNAVAILABLE: u16 = 503;
+
+/// The status of a request that is allowed later.
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The longest time of an answer with events. relink ends it after 100 seconds.
 const EVENTS_WITHIN: Duration = Duration::from_secs(150);
@@ -82,6 +88,11 @@ struct Refused {
 /// The HTTP status with which relink refused a request; `None` for another error.
 pub(super) fn status_of(error: &anyhow::Error) -> Option<u16> {
     error.downcast_ref::<Refused>().map(|refused| refused.status)
+}
+
+/// Whether relink refuses this request for ever: another attempt does not help.
+pub(super) fn is_for_ever(error: &anyhow::Error) -> bool {
+    status_of(error).is_some_and(|status| (400..500).contains(&status) && status != TOO_MANY_REQUESTS)
 }
 
 /// Whether relink answers, but cannot answer this request now.
@@ -278,4 +289,10 @@ impl RunningRelink {
         let detail = shortened(detail, DETAIL_LENGTH_MAX).to_string();
         Err(Refused { url: self.url.clone(), status: status.as_u16(), detail }.into())
     }
+}
+
+/// The error of an answer with this status.
+#[cfg(test)]
+pub(super) fn refused(status: u16) -> anyhow::Error {
+    Refused { url: "http://relink".to_owned(), status, detail: status.to_string() }.into()
 }

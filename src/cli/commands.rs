@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::client::{History, RelinkArgs, RunningRelink, status_of};
+use super::client::{History, NOT_FOUND, RelinkArgs, RunningRelink, status_of};
 use super::due::unsent_prompt;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
@@ -46,9 +46,6 @@ const OF_KNOWN_LINKS: [&str; 5] = ["mute", "unmute", "snooze", "unsupersede", "r
 
 /// The commands after which the user is prompted, if the link is broken and nothing else keeps the prompt back.
 const ASKS_THE_USER: [&str; 3] = ["unmute", "unsupersede", "release"];
-
-/// The HTTP status of a link that relink does not know.
-const NOT_FOUND: u16 = 404;
 
 /// A command about one link.
 #[derive(Args, Debug)]
@@ -131,7 +128,8 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
         let observes = relink.observes().await.unwrap_or_default();
         print(&outcome(command, handled.as_ref(), observes, clock::now()))?;
     }
-    Ok(if handled.as_ref().is_some_and(Handled::is_failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    // A command that is not handled in time may still be handled, but nobody knows with which result.
+    Ok(if handled.as_ref().is_none_or(Handled::is_failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Fails if relink does not know the link. Another error is left to the command, whose answer explains it.

@@ -1,7 +1,6 @@
 //! `relink institutions`: the state of each institution, its evidence, its incident, and its links by state.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -9,10 +8,10 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::client::{RelinkArgs, RunningRelink};
-use super::links::WATCH_PAUSE;
-use super::output::{CLEAR, DIM, line, print, print_json, terminal_width};
+use super::output::{DIM, json_text, line, terminal_width};
 use super::sentences::span;
 use super::tables::{Column, table_of};
+use super::watching::{Output, print_each};
 use crate::clock;
 use crate::contract::{At, INSTITUTIONS_ON_PAGE};
 use crate::link::Timestamp;
@@ -79,26 +78,20 @@ impl StateArg {
 pub(super) async fn run(args: InstitutionsArgs) -> anyhow::Result<ExitCode> {
     let InstitutionsArgs { institution, state, not_operational, watch, relink } = args;
     let relink = RunningRelink::of(relink)?;
-    loop {
+    let shown = async || {
         let mut institutions = read(&relink).await?;
         institutions.retain(|one| {
             institution.as_deref().is_none_or(|name| one["institution"] == name)
                 && state.is_none_or(|state| one["state"] == state.as_str())
                 && (!not_operational || one["state"] != StateArg::Operational.as_str())
         });
-        if relink.json {
-            print_json(&json!({"institutions": institutions}))?;
+        Ok(if relink.json {
+            Output::Json(json_text(&json!({"institutions": institutions})))
         } else {
-            if watch && std::io::stdout().is_terminal() {
-                print(CLEAR)?;
-            }
-            print(&table(&institutions, clock::now(), terminal_width()))?;
-        }
-        if !watch {
-            return Ok(ExitCode::SUCCESS);
-        }
-        tokio::time::sleep(WATCH_PAUSE).await;
-    }
+            Output::Text(table(&institutions, clock::now(), terminal_width()))
+        })
+    };
+    print_each(watch, shown).await
 }
 
 /// The institutions, each with its `incident` of the summary, or null.

@@ -1,21 +1,22 @@
 //! `relink links` and `relink show`: the links as a table, and one link in plain sentences.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 use super::client::{RelinkArgs, RunningRelink};
 use super::due::{next_in_short, next_steps};
 use super::listing::{Field, Listed, Order, Wanted, read};
-use super::output::{BOLD, CLEAR, DIM, colour_of, line, print, print_json, terminal_width};
+use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
 use super::sentences::{at, of_cause, of_state, span, word_of};
 use super::tables::{Column, table_of};
+use super::watching::{Output, print_each};
 use crate::clock;
 use crate::contract::{At, HistoryKind, PromptWord, Record};
-use crate::link::{LinkId, Timestamp};
+use crate::link::{LinkId, StateName, Timestamp};
 use crate::printable::{counted, printable, printable_json};
 
 pub(super) const LIST_EXAMPLES: &str = "\
@@ -50,13 +51,10 @@ const COLUMNS: [Column; 8] = [
 /// What `--held` does not list in observe mode.
 const HELD_WHILE_OBSERVING: &str = "relink only observes: it records prompts and sends none. Recorded prompts count as sent, so their links are not listed.\n";
 
-/// The pause of `--watch` between two tables.
-pub(super) const WATCH_PAUSE: Duration = Duration::from_secs(2);
-
 #[derive(Args, Debug)]
 pub(super) struct LinksArgs {
-    /// Only links in this state: unconfirmed, valid, invalid, token_required, updating or removed
-    #[arg(long, value_name = "STATE")]
+    /// Only links in this state
+    #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(StateName::VARIANTS.iter().map(|state| state.as_str())))]
     state: Option<String>,
     /// Only links at this institution; the whole name
     #[arg(long, value_name = "NAME")]
@@ -99,26 +97,20 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let order = sort.map(|by| Order { by, is_reversed: reverse });
     let wanted = Wanted::new(filters, limit).sorted(order).held(held);
-    loop {
+    let listed = async || {
         let listed = read(&relink, &wanted, &mut |_count| {}).await?;
-        let observes = !relink.json && relink.observes().await?;
         if relink.json {
             let Listed { links, unreadable, has_more } = listed;
-            print_json(&json!({"links": links, "unreadable": unreadable, "more": has_more}))?;
-        } else {
-            if watch && std::io::stdout().is_terminal() {
-                print(CLEAR)?;
-            }
-            print(&table(&listed, observes, clock::now(), terminal_width()))?;
-            if held && observes {
-                print(HELD_WHILE_OBSERVING)?;
-            }
+            return Ok(Output::Json(json_text(&json!({"links": links, "unreadable": unreadable, "more": has_more}))));
         }
-        if !watch {
-            return Ok(ExitCode::SUCCESS);
+        let observes = relink.observes().await?;
+        let mut text = table(&listed, observes, clock::now(), terminal_width());
+        if held && observes {
+            text += HELD_WHILE_OBSERVING;
         }
-        tokio::time::sleep(WATCH_PAUSE).await;
-    }
+        Ok(Output::Text(text))
+    };
+    print_each(watch, listed).await
 }
 
 /// The table of at most `limit` links that match; an empty filter matches all.

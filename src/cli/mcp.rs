@@ -155,7 +155,7 @@ impl Tools {
         Ok(match tool {
             ToolName::Why => {
                 let WhyInput { link_or_message_id } = parse(input)?;
-                why::explain(relink, &link_or_message_id).await?
+                why::explain(relink, &link_or_message_id, None).await?
             }
             ToolName::Show => {
                 let ShowInput { link_id } = parse(input)?;

@@ -37,6 +37,7 @@ mod signals;
 mod stats;
 mod tables;
 mod tail;
+mod watching;
 mod why;
 
 use std::error::Error as _;

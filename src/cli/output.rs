@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::printable::exact_json;
+use crate::printable::{exact_json, printable};
 
 pub(super) const DIM: Style = Style::new().dimmed();
 pub(super) const BOLD: Style = Style::new().bold();
@@ -20,17 +20,33 @@ pub(super) const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 /// Prints to standard output, with colours only if it supports them. A closed pipe (`| head`) is no error.
 pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
+    reaches_reader(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// The same. Returns whether somebody still reads it: a program that goes on printing ends after a closed pipe.
+pub(super) fn reaches_reader(text: &str) -> anyhow::Result<bool> {
     match anstream::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("writing to standard output")
         }
-        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+        written => Ok(written.is_ok()),
     }
 }
 
 /// Prints a value as JSON: with the exact texts, and safe on a terminal.
 pub(super) fn print_json(value: &Value) -> anyhow::Result<ExitCode> {
-    print(&(exact_json(value) + "\n"))
+    print(&json_text(value))
+}
+
+/// A value as JSON, with the exact texts, and safe on a terminal.
+pub(super) fn json_text(value: &Value) -> String {
+    exact_json(value) + "\n"
+}
+
+/// Says on standard error that a request failed and is sent again.
+pub(super) fn note_retry(error: &anyhow::Error) {
+    // Standard error may be a closed terminal.
+    let _ = writeln!(anstream::stderr(), "{DIM}relink: {}; trying again{DIM:#}", printable(&format!("{error:#}")));
 }
 
 /// Appends a line.

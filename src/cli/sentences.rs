@@ -5,7 +5,7 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::contract::{At, Because, NoticeName, Origin, OriginKind, StateWord};
+use crate::contract::{ADOPTION_ID, At, Because, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{Cause, EventName, StateName, Timestamp};
 use crate::printable::shortened;
 
@@ -87,6 +87,9 @@ pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
 
 /// Who gave a command. Both names are shown escaped, because they come from outside.
 fn operator(origin: &Origin) -> String {
+    if origin.message_id.as_ref().is_some_and(|id| id.starts_with(ADOPTION_ID)) {
+        return "relink itself".to_owned();
+    }
     let quoted = |text: &String| format!("\"{}\"", shortened(text, 80));
     match (origin.by.as_ref().map(quoted), origin.token.as_ref().map(quoted)) {
         (None, None) => "An operator".to_owned(),

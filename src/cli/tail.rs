@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use anstyle::AnsiColor;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::Value;
+use strum::VariantArray as _;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{RelinkArgs, RunningRelink, status_of};
-use super::output::{BOLD, DIM, colour_of, line, print};
+use super::client::{RelinkArgs, RunningRelink, is_for_ever};
+use super::output::{BOLD, DIM, colour_of, line, note_retry, reaches_reader};
 use super::refusals::of_refused;
 use super::sentences::{of_job, of_notice, of_observed, of_transition, word_of};
 use crate::contract::{Because, EventKind, StreamEvent};
-use crate::printable::{exact_json_line, printable, printable_json};
+use crate::printable::{exact_json_line, printable_json};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -28,8 +30,10 @@ Examples:
   relink tail --link LINK --after 0 --no-follow        what the stream still has about one link
 Each line of --json is one message.";
 
-/// The status of a request that is wrong, such as one behind the end of a stream that was replaced.
-const BAD_REQUEST: u16 = 400;
+/// Nobody reads standard output any more, as after `| head`.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+struct NoReader;
 
 /// How long to wait before the next attempt if relink does not answer, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -42,9 +46,9 @@ pub(super) struct TailArgs {
     /// Only messages about this institution, by Belvo's name
     #[arg(long, value_name = "NAME")]
     institution: Option<String>,
-    /// Only these kinds: state, notice, observed, job, refused, incident
-    #[arg(long, value_name = "KINDS")]
-    kind: Option<String>,
+    /// Only these kinds of message, with commas between them
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = PossibleValuesParser::new(EventKind::VARIANTS.iter().map(<&str>::from)))]
+    kind: Vec<String>,
     /// Only these types of notice or job
     #[arg(long = "type", value_name = "TYPES")]
     types: Option<String>,
@@ -63,12 +67,13 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
         let mut tail = EventReader { last: args.after, is_connected: false };
         let json = args.relink.is_json();
         let mut show = |event: Value| {
-            if json { print(&(exact_json_line(&event) + "\n")) } else { print(&shown(&event)) }.map(drop)
+            let text = if json { exact_json_line(&event) + "\n" } else { shown(&event) };
+            if reaches_reader(&text)? { Ok(()) } else { Err(NoReader.into()) }
         };
         let query = [
             ("link", args.link),
             ("institution", args.institution),
-            ("kind", args.kind),
+            ("kind", (!args.kind.is_empty()).then(|| args.kind.join(","))),
             ("type", args.types),
             ("wait", args.no_follow.then(|| "0".to_owned())),
         ];
@@ -79,10 +84,11 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
             match tail.read(&relink, &query, &mut show).await {
                 Ok(()) if args.no_follow => return Ok(ExitCode::SUCCESS),
                 Ok(()) => pause = RETRY.0,
+                Err(error) if error.is::<NoReader>() => return Ok(ExitCode::SUCCESS),
                 // relink never answered, or refuses the request: to wait does not help.
-                Err(error) if !tail.is_connected || status_of(&error) == Some(BAD_REQUEST) => return Err(error),
+                Err(error) if !tail.is_connected || is_for_ever(&error) => return Err(error),
                 Err(error) => {
-                    eprintln_dim(&format!("{error:#}; trying again"));
+                    note_retry(&error);
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY.1);
                 }
@@ -162,12 +168,6 @@ impl EventReader {
         }
         Ok(())
     }
-}
-
-fn eprintln_dim(text: &str) {
-    use std::io::Write as _;
-    // Standard error may be a closed terminal.
-    let _ = writeln!(anstream::stderr(), "{DIM}relink tail: {}{DIM:#}", printable(text));
 }
 
 /// One message as one line.

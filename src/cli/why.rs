@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::client::{RelinkArgs, RunningRelink, is_unavailable};
+use super::client::{NOT_FOUND, RelinkArgs, RunningRelink, is_unavailable, status_of};
 use super::history::{self, Known};
 use super::output::{print, print_json};
 use crate::clock;
@@ -14,28 +14,37 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
+  relink why 16f68516-bcbc-4cf7-b815-c500d4204e28 --input 0190b7a1-52f0-7c3e-a1b2-3c4d5e6f7a8b
+                                                          the history, and what this webhook or report led to
 The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
+
+/// What to do with an id that is none of a link.
+const NOT_A_LINK: &str =
+    "is this the id of an input, from the evidence of a change? Then give the id of the link, and this id with --input";
 
 #[derive(Args, Debug)]
 pub(super) struct WhyArgs {
     /// A link id, or the id of a message about the link
     #[arg(value_name = "LINK_OR_MESSAGE_ID", value_parser = checked)]
     subject: String,
+    /// Also mark what this input led to: the id of a webhook or a report, as the evidence of a change has it
+    #[arg(long, value_name = "ID")]
+    input: Option<String>,
     #[command(flatten)]
     relink: RelinkArgs,
 }
 
-pub(super) async fn run(WhyArgs { subject, relink }: WhyArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(WhyArgs { subject, input, relink }: WhyArgs) -> anyhow::Result<ExitCode> {
     let relink = RunningRelink::of(relink)?;
     if relink.json {
         let (link, _) = parts(&subject)?;
         return print_json(&relink.get(&format!("/v1/links/{link}/history")).await?);
     }
-    print(&explain(&relink, &subject).await?)
+    print(&explain(&relink, &subject, input.as_deref()).await?)
 }
 
-/// The history of a link in sentences, with the message marked if `subject` is the id of one.
-pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Result<String> {
+/// The history of a link in sentences, with the message marked if `subject` is the id of one, or with what the input led to.
+pub(super) async fn explain(relink: &RunningRelink, subject: &str, input: Option<&str>) -> anyhow::Result<String> {
     let (link, behind) = parts(subject)?;
     let link = link.as_str();
     // Without an answer, the next lines have the error.
@@ -47,10 +56,11 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str) -> anyhow::Re
             let last = relink.last_state(link).await.map_err(|_| error)?;
             return history::show_last_state(&last, observes, clock::now());
         }
+        Err(error) if status_of(&error) == Some(NOT_FOUND) => return Err(error.context(NOT_A_LINK)),
         Err(error) => return Err(error),
     };
     // A UUID has several spellings; message ids contain the one that relink uses.
-    let message = behind.map(|behind| format!("{}.{behind}", history.link_id));
+    let message = behind.map(|behind| format!("{}.{behind}", history.link_id)).or_else(|| input.map(str::to_owned));
     // Without the deadline, the output only lacks a time.
     let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
     history::show(&history, message.as_deref(), Known { due_at, observes, has_no_history: false }, clock::now())

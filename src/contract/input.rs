@@ -33,7 +33,10 @@ pub const WIDGET_TOKEN_SECONDS: u64 = 600;
 /// The header of an input that came through a node's journal: the id of the record, the same for each time that it is published.
 pub const JOURNAL_HEADER: &str = "Relink-Journal";
 
-/// The header of an input that came over HTTP with a named API token: the name.
+/// The prefix of the message ids of commands that relink itself gives while it adopts a fleet.
+pub const ADOPTION_ID: &str = "adoption-";
+
+/// The header of an input that came over HTTP with a named API token, or was replayed with one: the name.
 pub const TOKEN_HEADER: &str = "Relink-Token";
 
 /// The last token of the subject of a webhook of Belvo's status page. All of them have the same one, so they stay in order.

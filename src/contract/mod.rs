@@ -46,8 +46,8 @@ pub use answers::{
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};
 pub use input::{
-    ApiError, Command, CommandName, InputKind, InstitutionStatus, JOURNAL_HEADER, LastError, NotAnInputKind,
-    Observation, ReadOutcome, STATUS_PAGE, Source, TOKEN_HEADER, Webhook, Widget,
+    ADOPTION_ID, ApiError, Command, CommandName, InputKind, InstitutionStatus, JOURNAL_HEADER, LastError,
+    NotAnInputKind, Observation, ReadOutcome, STATUS_PAGE, Source, TOKEN_HEADER, Webhook, Widget,
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
 pub use operations::{Access, Answer, Body, Method, Operation, Row, Scope, Shape};

@@ -61,7 +61,7 @@ pub(super) async fn replay(
         let (target, status) = (Some(target), Some(status));
         return Ok(Json(Replayed { dead_letter: sequence, sequence: None, target, status }));
     }
-    let input = server.dead_letters.replay(sequence).await?;
+    let input = server.dead_letters.replay(sequence, token).await?;
     tracing::info!(dead_letter.sequence = sequence, input.sequence = input, token, "a dead letter was replayed");
     Ok(Json(Replayed { dead_letter: sequence, sequence: Some(input), target: None, status: None }))
 }

@@ -3,6 +3,7 @@
 //! The id of an event is its sequence in `KV_links`. An answer ends after [`EVENTS_WAIT_MAX`], because a request has a time limit; a client
 //! asks again with `Last-Event-ID` and misses nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Extension;
@@ -111,11 +112,13 @@ pub(super) async fn watch(
 fn known_type(text: &str) -> Result<String, Problem> {
     let notices = NoticeName::VARIANTS.iter().map(|name| name.as_str());
     let jobs = JobName::VARIANTS.iter().map(|name| name.as_str());
-    let known: Vec<_> = notices.chain(jobs).chain(IncidentChange::VARIANTS.iter().map(|name| name.as_str())).collect();
-    if known.contains(&text) {
+    let changes = IncidentChange::VARIANTS.iter().map(|name| name.as_str());
+    // A notice and a change may have the same name.
+    let known: BTreeSet<_> = notices.chain(jobs).chain(changes).collect();
+    if known.contains(text) {
         return Ok(text.to_owned());
     }
-    Err(bad("type", &format!("must be of `{}`", known.join("`, `"))))
+    Err(bad("type", &format!("must be of `{}`", known.into_iter().collect::<Vec<_>>().join("`, `"))))
 }
 
 /// The events of an answer. If NATS cannot be read, the answer breaks off: an answer that ends would say that there is no more.

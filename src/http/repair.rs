@@ -4,15 +4,16 @@
 //! The token gives access to the user's bank connection for ten minutes: it is only in this answer, not in a message
 //! or a log, and `no-store` keeps it out of caches.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use reqwest::Url;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
+use super::auth::Caller;
 use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
@@ -26,6 +27,7 @@ const LOCALES: [&str; 3] = ["es", "pt", "en"];
 
 pub(super) async fn update(
     State(server): State<SharedServer>,
+    Extension(caller): Extension<Caller>,
     LinkInPath(link): LinkInPath,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -53,15 +55,15 @@ pub(super) async fn update(
         let token = belvo.renewal_token(&link, renewal::read_widget(widget)?).await;
         // Belvo's error may quote the user's name and document number, so it is not published.
         let token = token.map_err(|error| not_minted(&error))?;
-        let receipt = publish_started(&server, &link, &token).await?;
+        let receipt = publish_started(&server, &link, &token, &caller).await?;
         let url = renewal::address(&server.portal_url, &consent_link, &token)?;
         return Ok(answer(&url, &link, &token, receipt).into_response());
     }
     let token = match belvo.update_token(&link, for_update_mode(widget)?).await {
         Ok(token) => token,
-        Err(error) => return Err(refused(&server, &link, error).await),
+        Err(error) => return Err(refused(&server, &link, error, &caller).await),
     };
-    let receipt = publish_started(&server, &link, &token).await?;
+    let receipt = publish_started(&server, &link, &token, &caller).await?;
     let mut url = Url::parse(&server.widget_url).map_err(Problem::internal)?;
     url.query_pairs_mut()
         .append_pair("access_token", token.access.expose_secret())
@@ -85,11 +87,16 @@ fn for_update_mode(widget: Option<Map<String, Value>>) -> Result<Option<Map<Stri
     }
 }
 
-/// Publishes that the user has started an attempt.
-pub(super) async fn publish_started(server: &Server, link: &LinkId, token: &WidgetToken) -> Result<Receipt, Problem> {
+/// Publishes that the user has started an attempt. The caller is the holder of the API token, or nobody on the repair page.
+pub(super) async fn publish_started(
+    server: &Server,
+    link: &LinkId,
+    token: &WidgetToken,
+    caller: &Caller,
+) -> Result<Receipt, Problem> {
     let started = Widget::Started { expires_in_seconds: token.expires_in.as_secs() };
     let started = serde_json::to_vec(&started).map_err(Problem::internal)?;
-    server.store_input(InputKind::Widget, link, Bytes::from(started)).await
+    server.store_input_of(InputKind::Widget, link, Bytes::from(started), caller).await
 }
 
 fn answer(url: &Url, link: &LinkId, token: &WidgetToken, receipt: Receipt) -> impl IntoResponse + use<> {
@@ -115,10 +122,10 @@ fn read_request(body: &[u8]) -> Result<UpdateRequest, Problem> {
 
 /// The problem for a token that Belvo did not mint. If Belvo answered an API error, it is published as an input too:
 /// it may be evidence about the link.
-pub(super) async fn refused(server: &Server, link: &LinkId, error: CallError) -> Problem {
+pub(super) async fn refused(server: &Server, link: &LinkId, error: CallError, caller: &Caller) -> Problem {
     let problem = not_minted(&error);
     let CallError::Api(api_error) = error else { return problem };
-    match publish_error(server, link, &api_error).await {
+    match publish_error(server, link, &api_error, caller).await {
         Ok(receipt) => members(&receipt).into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value)),
         // The caller receives Belvo's error anyway; the failed publish is only logged.
         Err(not_stored) => {
@@ -145,9 +152,9 @@ pub(super) fn not_minted(error: &CallError) -> Problem {
     }
 }
 
-async fn publish_error(server: &Server, link: &LinkId, error: &ApiError) -> Result<Receipt, Problem> {
+async fn publish_error(server: &Server, link: &LinkId, error: &ApiError, caller: &Caller) -> Result<Receipt, Problem> {
     let body = serde_json::to_vec(error).map_err(Problem::internal)?;
-    server.store_input(InputKind::ApiError, link, Bytes::from(body)).await
+    server.store_input_of(InputKind::ApiError, link, Bytes::from(body), caller).await
 }
 
 /// The code of Belvo's error; `None` if the text does not have the form of a code.

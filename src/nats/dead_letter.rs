@@ -27,7 +27,7 @@ use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
-use crate::contract::{DeadReason, JOURNAL_HEADER, without_secrets};
+use crate::contract::{DeadReason, JOURNAL_HEADER, TOKEN_HEADER, without_secrets};
 use crate::link::LinkId;
 use crate::nats::batch::{BatchAck, BatchError, BatchMessage, Batches};
 use crate::nats::dead_letter_log::DeadLetterLog;
@@ -276,11 +276,12 @@ impl DeadLetters {
         message.map(read_letter).ok_or(DeadLetterError::NotFound { sequence })
     }
 
-    /// Publishes the original message again as a new input, and returns its sequence in the input stream. The letter stays.
+    /// Publishes the original message again as a new input, and returns its sequence in the input stream. The letter stays. The input names the
+    /// API token of the operator, if it has a name.
     ///
     /// # Errors
     /// [`DeadLetterError::NotReplayable`] unless the original subject is one of an input and the body is complete.
-    pub async fn replay(&self, sequence: u64) -> Result<u64, DeadLetterError> {
+    pub async fn replay(&self, sequence: u64, token: Option<&str>) -> Result<u64, DeadLetterError> {
         let letter = self.get(sequence).await?;
         let refuse = |why: String| Err(DeadLetterError::NotReplayable { sequence, why });
         if let Some(length) = letter.truncated_from {
@@ -308,6 +309,9 @@ impl DeadLetters {
         let is_kept = |name: &str| !has_prefix(name, SERVER_PREFIX) && !name.eq_ignore_ascii_case(JOURNAL_HEADER);
         for (name, values) in letter.headers.iter().filter(|(name, _)| is_kept(name.as_ref())) {
             values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+        }
+        if let Some(token) = token {
+            headers.insert(TOKEN_HEADER, token);
         }
         let published = self.send(self.subjects.input(kind, link_id.as_str()), headers, letter.payload).await;
         published.map_err(DeadLetterError::Publish)

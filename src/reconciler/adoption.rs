@@ -6,7 +6,7 @@
 //!
 //! When relink is installed, thousands of links may already be broken; adoption keeps their users from being prompted
 //! in the same minute. Nothing is stored beside the stream: the `mute` of an adoption has a message id that begins
-//! with [`MUTE_ID`], and the history of the link contains it. So a restart or a lost store loses nothing, and a link
+//! with [`ADOPTION_ID`], and the history of the link contains it. So a restart or a lost store loses nothing, and a link
 //! that an operator muted is never unmuted here.
 
 use std::collections::VecDeque;
@@ -19,13 +19,10 @@ use uuid::Uuid;
 use super::compare::Change;
 use super::deferred::Element;
 use super::{PUBLISHES_MAX, Reconciler, STORE_PAGE, SweepError};
-use crate::contract::{Because, Command, CommandName, HistoryKind, InputKind};
+use crate::contract::{ADOPTION_ID, Because, Command, CommandName, HistoryKind, InputKind};
 use crate::link::{EventName, LinkId, StateName};
 use crate::metric;
 use crate::store::{Page, Query};
-
-/// The prefix of the message ids of adoption commands.
-const MUTE_ID: &str = "adoption-";
 
 /// More failed reads of histories in a row than this mean that NATS fails, and not a single history.
 const FAILURES_MAX: u32 = 3;
@@ -139,7 +136,7 @@ impl Reconciler {
             let event = because.event.as_str();
             event == EventName::Mute.as_str() || event == EventName::Unmute.as_str()
         });
-        Ok(mute.and_then(|mute| mute.origin.message_id).is_some_and(|id| id.starts_with(MUTE_ID)))
+        Ok(mute.and_then(|mute| mute.origin.message_id).is_some_and(|id| id.starts_with(ADOPTION_ID)))
     }
 
     /// The muted links of the store.
@@ -171,7 +168,7 @@ impl Reconciler {
         let (by, reason) = (Some("reconciler".to_owned()), Some(reason.to_owned()));
         let body = Command { schema_version: None, command, until: None, by, reason };
         let body = serde_json::to_vec(&body).expect("our bodies have string keys and no failing serializers");
-        let id = format!("{MUTE_ID}{}", Uuid::new_v4());
+        let id = format!("{ADOPTION_ID}{}", Uuid::new_v4());
         Ok(self.publish(InputKind::Command, link, body, Some(id)).await?)
     }
 }

@@ -46,10 +46,11 @@ async fn a_dead_letter_keeps_its_bytes_and_headers_and_can_be_replayed() {
     assert!(stored.headers.get("Nats-Batch-Id").is_some(), "headers on which JetStream would act are kept too");
     assert!(stored.at_ns > 0 && stored.truncated_from.is_none());
 
-    let again = letters.replay(number).await.expect("replayed");
+    let again = letters.replay(number, Some("night-shift")).await.expect("replayed");
     let (sequence, replayed, headers, body) = nats.read("BELVO").await.remove(2);
     assert_eq!((sequence, replayed, body), (again, subject, payload));
     assert_eq!(headers.get("Ce-Id").map(|value| value.as_str()), Some("42"));
+    assert_eq!(headers.get("Relink-Token").map(|value| value.as_str()), Some("night-shift"));
     assert!(headers.get("Nats-Batch-Id").is_none() && headers.get("Relink-Dead-Reason").is_none());
 }
 
@@ -107,7 +108,7 @@ async fn a_letter_that_is_too_large_is_shortened_and_has_a_header_about_it() {
     assert_eq!(stored.truncated_from, Some(body.len() as u64));
     assert_eq!(stored.payload, body[..stored.payload.len()]);
     assert!(stored.payload.len() > body.len() - 8 * 1024);
-    assert!(matches!(letters.replay(number).await, Err(DeadLetterError::NotReplayable { .. })));
+    assert!(matches!(letters.replay(number, None).await, Err(DeadLetterError::NotReplayable { .. })));
 }
 
 #[tokio::test]
@@ -118,15 +119,15 @@ async fn only_inputs_are_replayed() {
         ["$KV.links.a", "belvo.webhook.a.b", "/webhooks\r\nX: y", "belvo.other.a", "$JS.API.STREAM.DELETE.KV_links"]
     {
         let number = letters.publish(&letter(subject, b"x")).await.expect("stored");
-        let error = letters.replay(number).await.expect_err("not an input");
+        let error = letters.replay(number, None).await.expect_err("not an input");
         assert!(matches!(error, DeadLetterError::NotReplayable { .. }), "{error}");
     }
     let number = letters.publish(&letter("belvo.webhook.a", b"y")).await.expect("stored");
-    assert_eq!(letters.replay(number).await.expect("an input over HTTP has a subject without a partition"), 1);
+    assert_eq!(letters.replay(number, None).await.expect("an input over HTTP has a subject without a partition"), 1);
     // The replayed subject has relink's spelling of the link id, not the publisher's.
     let spelt = letter("belvo.1.webhook.urn:uuid:16F68516-BCBC-4CF7-B815-C500D4204E28", b"y");
     let number = letters.publish(&spelt).await.expect("stored");
-    letters.replay(number).await.expect("replayed");
+    letters.replay(number, None).await.expect("replayed");
     let (_, subject, ..) = nats.read("BELVO").await.pop().expect("an input");
     assert!(subject.ends_with(".webhook.16f68516-bcbc-4cf7-b815-c500d4204e28"), "{subject}");
 }

@@ -2,12 +2,13 @@
 //! nats-server.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use belvo_sandbox::{Sandbox, SandboxConfig};
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
 use crate::support::binary::{API_TOKEN, Relink, WEBHOOK_SECRET, client};
@@ -159,6 +160,27 @@ async fn wrong_keys_of_belvo_are_named_by_readyz_and_by_doctor() {
 
 fn text_of(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// As in `relink tail | head -1`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_prints_on_ends_when_nobody_reads_it() {
+    let nats = TestNats::start().await;
+    let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &[]).await;
+    relink.store_webhook(&client(), webhook(LINK, "token_required", 1)).await;
+    relink.wait_for_link(&client(), LINK).await;
+    for args in [&["links", "--watch", "--json"][..], &["institutions", "--watch"], &["tail", "--after", "0"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relink"));
+        command.args(args).args(["--url", &relink.url, "--token", API_TOKEN]).env_clear();
+        let mut program = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("relink starts");
+        let mut output = program.stdout.take().expect("a pipe");
+        within("its first output", output.read_u8()).await.expect("a byte");
+        drop(output);
+        // `tail` prints only what is new.
+        relink.store_webhook(&client(), webhook("7d3a1c52-5b0e-4f6c-9a55-0c2f6f1f3f10", "token_required", 2)).await;
+        let ended = within("its end", program.wait()).await.expect("it ends");
+        assert!(ended.success(), "{args:?}: {ended}");
+    }
 }
 
 /// The three commands while relink runs and while it is stopped, and a relink on what was restored.

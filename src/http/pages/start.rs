@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::super::auth::Caller;
 use super::super::problem::Problem;
 use super::super::repair::{not_minted, publish_started, refused};
 use super::super::{Server, SharedServer, renewal};
@@ -106,7 +107,7 @@ pub(super) async fn start(
     if is_settled(&server, pages, opened, link, token.link_status.as_deref()).await {
         return draw_anew(&server, pages, &visit, opened).await;
     }
-    if let Err(problem) = publish_started(&server, &link.id, &token).await {
+    if let Err(problem) = publish_started(&server, &link.id, &token, &Caller::default()).await {
         return not_now(pages, &visit, problem);
     }
     match (link.profile.consent.is_some(), pages.widget) {
@@ -184,7 +185,7 @@ async fn mint(
         Ok(token) => Ok(token),
         // Belvo's error may quote the user's name and document number, so it is not published.
         Err(error) if person.is_some() => Err(not_minted(&error).into_response()),
-        Err(error) => Err(refused(server, &link.id, error).await.into_response()),
+        Err(error) => Err(refused(server, &link.id, error, &Caller::default()).await.into_response()),
     }
 }
 

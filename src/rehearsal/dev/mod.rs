@@ -185,6 +185,8 @@ fn introduce(screen: &Screen, local: &Local, args: &DevArgs) -> anyhow::Result<(
         // With these, `relink doctor` and `relink replay` know the directory, Belvo and the policy of this relink.
         ("RELINK_DATA_DIR", std::path::absolute(data_dir(directory))?.display().to_string()),
         ("RELINK_BELVO_URL", local.sandbox.url()),
+        ("RELINK_BELVO_WIDGET_URL", format!("{}/widget/", local.sandbox.url())),
+        ("RELINK_BELVO_PORTAL_URL", format!("{}/portal/", local.sandbox.url())),
         ("RELINK_BELVO_SECRET_ID", "sandbox".to_owned()),
         ("RELINK_BELVO_SECRET_PASSWORD", "sandbox".to_owned()),
         ("RELINK_POLICY_REMINDER_PAUSE", humantime::format_duration(local.reminder_pause).to_string()),

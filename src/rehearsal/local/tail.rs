@@ -59,8 +59,9 @@ fn print(received: &Received, screen: &Screen) {
     if subject.starts_with("link.notice.") {
         screen.notice(subject, &format!("{user}{}", transition(body)));
     } else if subject.starts_with("link.refused.") {
-        let (event, reason) = (text_of(&body["event"]), text_of(&body["reason"]));
-        screen.aside(&format!("     relink  {subject}  refused {event}: {reason}"));
+        let event = body["event"].as_str().map(|event| format!(" by {event}")).unwrap_or_default();
+        let why = text_of(&body["detail"]);
+        screen.aside(&format!("     relink  {subject}  nothing changed{event}: {why}"));
     } else if subject.starts_with("$KV.links.") && body["version"] == 1 {
         screen.notice(subject, &format!("{user}a new link, {}", text_of(&body["state"])));
     }
