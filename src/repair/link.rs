@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   token = base64url( version | purpose | key id (4) | episode (4) | expiry, s (8) | link id (1..=64) | HMAC-SHA256 (32) )
+//!   of a callback:                                                    … expiry, s (8) | attempt (4) | link id …
 //! ```
 //!
 //! A token names one episode of one link. It opens the page of this episode and nothing else: it is no credential for
@@ -33,8 +34,11 @@ const HEAD_LENGTH: usize = 1 + 1 + 4 + 4 + 8;
 /// The length of the signature.
 const MAC_LENGTH: usize = 32;
 
+/// The length of the number of an attempt.
+const ATTEMPT_LENGTH: usize = 4;
+
 /// The longest token, in characters. A longer one is refused before it is decoded.
-const TOKEN_LENGTH_MAX: usize = (HEAD_LENGTH + LINK_ID_LENGTH_MAX + MAC_LENGTH) * 4 / 3 + 1;
+const TOKEN_LENGTH_MAX: usize = (HEAD_LENGTH + ATTEMPT_LENGTH + LINK_ID_LENGTH_MAX + MAC_LENGTH) * 4 / 3 + 1;
 
 /// What a token may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,14 @@ impl Purpose {
             Self::Callback => b'c',
         }
     }
+
+    /// The length of what is before the link id.
+    const fn head_length(self) -> usize {
+        match self {
+            Self::Page => HEAD_LENGTH,
+            Self::Callback => HEAD_LENGTH + ATTEMPT_LENGTH,
+        }
+    }
 }
 
 /// The content of a token.
@@ -63,6 +75,8 @@ pub struct Claims {
     pub episode: EpisodeNumber,
     /// From when on the token is refused, in full seconds.
     pub expires_at: Timestamp,
+    /// Of a callback: which attempt of the episode it ends, from 1. A page has 0.
+    pub attempt: u32,
 }
 
 /// Why a token is refused.
@@ -117,7 +131,7 @@ impl RepairLinks {
         format!(
             "{}/repair/{}",
             self.0.base_url,
-            self.sign(Purpose::Page, &Claims { link: link.clone(), episode, expires_at })
+            self.sign(Purpose::Page, &Claims { link: link.clone(), episode, expires_at, attempt: 0 })
         )
     }
 
@@ -128,6 +142,9 @@ impl RepairLinks {
         bytes.extend(key.id);
         bytes.extend(claims.episode.0.to_be_bytes());
         bytes.extend(claims.expires_at.as_millis().div_euclid(1_000).to_be_bytes());
+        if purpose == Purpose::Callback {
+            bytes.extend(claims.attempt.to_be_bytes());
+        }
         bytes.extend(claims.link.as_str().as_bytes());
         let mac = key.mac.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend(mac);
@@ -143,9 +160,10 @@ impl RepairLinks {
             return Err(BadLink::NotSigned);
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| BadLink::NotSigned)?;
-        let at = bytes.len().checked_sub(MAC_LENGTH).filter(|at| *at > HEAD_LENGTH).ok_or(BadLink::NotSigned)?;
+        let head_length = purpose.head_length();
+        let at = bytes.len().checked_sub(MAC_LENGTH).filter(|at| *at > head_length).ok_or(BadLink::NotSigned)?;
         let (signed, mac) = bytes.split_at(at);
-        let (head, link) = signed.split_at(HEAD_LENGTH);
+        let (head, link) = signed.split_at(head_length);
         if head[..2] != [VERSION, purpose.byte()] {
             return Err(BadLink::NotSigned);
         }
@@ -155,12 +173,15 @@ impl RepairLinks {
         let number =
             |range: std::ops::Range<usize>| head[range].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
         let link = std::str::from_utf8(link).ok().and_then(|link| link.parse().ok()).ok_or(BadLink::NotSigned)?;
-        let episode = u32::try_from(number(6..10)).map_err(|_| BadLink::NotSigned)?;
+        let short = |range| u32::try_from(number(range)).map_err(|_| BadLink::NotSigned);
+        let episode = short(6..10)?;
         let seconds = number(10..18).cast_signed();
+        let attempt = short(HEAD_LENGTH..head_length)?;
         Ok(Claims {
             link,
             episode: EpisodeNumber(episode),
             expires_at: Timestamp::from_millis(seconds.saturating_mul(1_000)),
+            attempt,
         })
     }
 }
@@ -187,7 +208,7 @@ mod tests {
 
     fn claims() -> Claims {
         let link = "16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap();
-        Claims { link, episode: EpisodeNumber(3), expires_at: Timestamp::from_millis(1_790_003_600_000) }
+        Claims { link, episode: EpisodeNumber(3), expires_at: Timestamp::from_millis(1_790_003_600_000), attempt: 0 }
     }
 
     fn token_of(url: &str) -> &str {
@@ -242,7 +263,10 @@ mod tests {
     #[test]
     fn the_longest_link_id_fits() {
         let links = links(&[NEW]);
-        let claims = Claims { link: "x".repeat(LINK_ID_LENGTH_MAX).parse().unwrap(), ..claims() };
-        assert_eq!(links.verify(Purpose::Page, &links.sign(Purpose::Page, &claims)), Ok(claims));
+        let page = Claims { link: "x".repeat(LINK_ID_LENGTH_MAX).parse().unwrap(), ..claims() };
+        let callback = Claims { attempt: u32::MAX, ..page.clone() };
+        for (purpose, claims) in [(Purpose::Page, page), (Purpose::Callback, callback)] {
+            assert_eq!(links.verify(purpose, &links.sign(purpose, &claims)), Ok(claims));
+        }
     }
 }

@@ -140,7 +140,7 @@ mod tests {
 
     fn view(state: State, now: Timestamp) -> View {
         let link = Link { state, ..Link::unknown("link".parse().unwrap(), NOW) };
-        let claims = Claims { link: link.id.clone(), episode: EpisodeNumber(2), expires_at: LATER };
+        let claims = Claims { link: link.id.clone(), episode: EpisodeNumber(2), expires_at: LATER, attempt: 0 };
         View::of(&claims, Some(&link), now)
     }
 

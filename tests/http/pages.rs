@@ -74,8 +74,8 @@ impl Scene {
     }
 
     fn token(&self, episode: u32, expires_at: Timestamp) -> String {
-        let claims =
-            Claims { link: self.link.to_string().parse().unwrap(), episode: EpisodeNumber(episode), expires_at };
+        let link = self.link.to_string().parse().unwrap();
+        let claims = Claims { link, episode: EpisodeNumber(episode), expires_at, attempt: 0 };
         links().sign(Purpose::Page, &claims)
     }
 
@@ -353,10 +353,24 @@ async fn the_button_mints_a_token_and_the_widget_comes_back_to_relink() {
     let error = json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID"});
     assert_eq!(scene.inputs().await[2..], [error, json!({"event": "success"})]);
 
+    // Of an earlier attempt, only a success is a hint: an exit must not end the attempt in which the user is now.
+    let early = Timestamp::from_millis(1_700_000_000_000);
+    let phase = UpdatePhase::WithUser { started_at: early, until: LATER };
+    let second = Episode { attempts_count: 2, ..episode(2, Cause::Credentials) };
+    scene.bench.put(&scene.link.to_string(), "erebor_mx_retail", State::Updating { episode: second, phase });
+    for earlier in [&left, &failed] {
+        assert_eq!(scene.get(earlier).await.status, 303);
+    }
+    assert_eq!(scene.inputs().await.len(), 4, "{:?}", scene.inputs().await);
+    scene.sandbox.control().set_status(scene.link, LinkStatus::Invalid).unwrap();
+    let left_again = act(&scene, &scene.post(&token, "").await, "exit").await;
+    assert_eq!(scene.get(&left_again).await.status, 303);
+    assert_eq!(scene.inputs().await.len(), 6, "this one ends its own attempt");
+
     // The callback of an earlier episode says nothing about this one.
     scene.bench.put(&scene.link.to_string(), "erebor_mx_retail", broken(3));
     assert_eq!(scene.get(&succeeded).await.status, 303);
-    assert_eq!(scene.inputs().await.len(), 4);
+    assert_eq!(scene.inputs().await.len(), 6);
     assert!(scene.inputs().await.iter().all(|input| !input.to_string().contains(&token)));
 }
 

@@ -2,10 +2,11 @@
 
 use belvo_sandbox::{AccessMode, ApiFault, Sandbox, SandboxConfig};
 use relink::link::{Consent, State};
+use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::bench::{API_TOKEN, Bench, LINK};
+use crate::bench::{API_TOKEN, Bench, LINK, answer};
 
 /// An HTTP server with keys, the simulated Belvo for it, and a link at that Belvo.
 async fn bench(password: &str) -> (Bench, Sandbox, Uuid) {
@@ -13,6 +14,7 @@ async fn bench(password: &str) -> (Bench, Sandbox, Uuid) {
     let link = sandbox.control().add_link("erebor_mx_retail", AccessMode::Recurrent, None).unwrap();
     let (url, widget) = (sandbox.url(), format!("{}/widget/", sandbox.url()));
     let bench = Bench::with(&[
+        ("RELINK_NAMED_API_TOKENS", "app:read+repair:t-app"),
         ("RELINK_API_TOKENS", API_TOKEN),
         ("RELINK_BELVO_URL", &url),
         ("RELINK_BELVO_SECRET_ID", "sandbox"),
@@ -41,6 +43,17 @@ async fn a_minted_token_is_only_in_the_answer() {
     assert_eq!(body, json!({"event": "started", "expires_in_seconds": 600}), "the message must not contain the token");
     let page = reqwest::get(widget_url).await.unwrap();
     assert!(page.status().is_success(), "the address must open the widget");
+}
+
+/// So that `relink why` can say who let the user in.
+#[tokio::test]
+async fn the_attempt_names_the_token_of_the_caller() {
+    let (bench, _sandbox, link) = bench("sandbox").await;
+    let path = format!("/v1/links/{link}/update");
+    let answer = answer(bench.request(Method::POST, &path).bearer_auth("t-app")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let (_, headers, _) = &bench.inputs().await[0];
+    assert_eq!(headers.get("Relink-Token").map(|name| name.as_str()), Some("app"));
 }
 
 #[tokio::test]

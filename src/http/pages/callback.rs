@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::super::SharedServer;
 use super::{PATH, Purpose, Visit, draw, locale_of, look_up, not_now, see_other, switched_off, wait_for};
 use crate::contract::{InputKind, Widget};
+use crate::link::Episode;
 use crate::repair::{Claims, Locale, RepairLinks, View};
 
 /// How long the answer waits for the effect of the callback, so that the page shows it at once.
@@ -28,8 +29,8 @@ const EVENTS: [&str; 3] = ["success", "exit", "event"];
 
 /// The three addresses for Belvo: success, exit and event. The language is a part of the path, because the widget
 /// appends its own query.
-pub(super) fn addresses(links: &RepairLinks, claims: &Claims, locale: Locale) -> [String; 3] {
-    let token = links.sign(Purpose::Callback, claims);
+pub(super) fn addresses(links: &RepairLinks, claims: &Claims, attempt: u32, locale: Locale) -> [String; 3] {
+    let token = links.sign(Purpose::Callback, &Claims { attempt, ..claims.clone() });
     let base = links.base_url();
     EVENTS.map(|event| format!("{base}{PATH}/callback/{}/{event}/{token}", locale.as_str()))
 }
@@ -60,6 +61,12 @@ pub(super) async fn take(
     );
     let widget =
         widget_event(&event, query.as_deref().unwrap_or_default()).filter(|_| is_open && method == Method::GET);
+    // An earlier attempt has ended. Only a success of it may still say something: then relink reads the link.
+    let widget = widget.filter(|widget| {
+        let is_earlier = |episode: &Episode| opened.claims.attempt < episode.attempts_count;
+        let episode = opened.link.as_ref().and_then(|link| link.state.episode());
+        matches!(widget, Widget::Success { .. }) || !episode.is_some_and(is_earlier)
+    });
     if let (Some(widget), Some(link)) = (widget, &opened.link)
         && pages.callbacks.allows(&link.id)
     {
@@ -71,7 +78,7 @@ pub(super) async fn take(
         wait_for(&server, &link.id, WAIT_MAX, |link| link.version > version).await;
     }
     let locale = locale_of(&visit, opened.institution());
-    let token = pages.links.sign(Purpose::Page, &opened.claims);
+    let token = pages.links.sign(Purpose::Page, &Claims { attempt: 0, ..opened.claims.clone() });
     see_other(&format!("{}{PATH}/{token}?locale={}&done", pages.links.base_url(), locale.as_str())).into_response()
 }
 

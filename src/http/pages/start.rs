@@ -33,7 +33,7 @@ use crate::belvo::{CallError, Client, LinkRead, Meaning, WidgetToken, translate}
 use crate::clock::Clock;
 use crate::config::WidgetPlace;
 use crate::contract::{At, Command, CommandName, InputKind, Observation, ReadOutcome, Source, Widget};
-use crate::link::{InstitutionNotices, Link, StateName, step};
+use crate::link::{InstitutionNotices, Link, State as LinkState, StateName, UpdatePhase, step};
 use crate::repair::{Locale, Mistakes, Need, Person, Shown, Trouble, WidgetOnPage};
 
 /// How long the user waits for Belvo's token.
@@ -91,7 +91,7 @@ pub(super) async fn start(
         return page;
     }
     let locale = locale_of(&visit, opened.institution());
-    let callbacks = callback::addresses(&pages.links, &opened.claims, locale);
+    let callbacks = callback::addresses(&pages.links, &opened.claims, attempt_of(link), locale);
     let token = match mint(&server, pages, belvo, link, &callbacks, person).await {
         Ok(token) => token,
         Err(problem) => {
@@ -121,6 +121,12 @@ pub(super) async fn start(
             Err(problem) => problem.into_response(),
         },
     }
+}
+
+/// The number of the attempt that a token begins: it belongs to an attempt that is open already.
+fn attempt_of(link: &Link) -> u32 {
+    let is_open = matches!(link.state, LinkState::Updating { phase: UpdatePhase::WithUser { .. }, .. });
+    link.state.episode().map_or(1, |episode| episode.attempts_count + u32::from(!is_open))
 }
 
 /// Draws the page of the link as it is now.
