@@ -13,6 +13,7 @@
 
 mod at;
 mod backup;
+mod check_config;
 mod client;
 mod commands;
 mod dead_letters;
@@ -88,7 +89,7 @@ enum Command {
     Sandbox(SandboxCommand),
     /// Print the resolved configuration, with hidden secrets and the origin of every value
     #[command(after_help = EXIT_CODES)]
-    CheckConfig(CheckConfigArgs),
+    CheckConfig(check_config::CheckConfigArgs),
     /// Check NATS, the streams, the clocks, the disk, Belvo's keys and the running service; each problem with what to do
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),
@@ -236,15 +237,6 @@ impl ServeArgs {
     }
 }
 
-#[derive(Args, Debug)]
-struct CheckConfigArgs {
-    #[command(flatten)]
-    serve: ServeArgs,
-    /// Also connect to NATS, and call Belvo's API with the keys; nothing is changed there
-    #[arg(long)]
-    probe: bool,
-}
-
 /// The flags of a simulated Belvo, of a scenario, and of a simulated fleet.
 #[derive(Args, Debug)]
 struct SandboxCommand {
@@ -318,7 +310,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Runs the subcommands that need the async runtime.
 async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Result<ExitCode> {
     match command {
-        Command::CheckConfig(CheckConfigArgs { serve, probe }) => return check_config(&serve.sources(), probe).await,
+        Command::CheckConfig(args) => return check_config::run(args).await,
         Command::Serve(args) => {
             let sources = args.sources();
             let Loaded { config, warnings, .. } = Config::load(&sources)?;
@@ -386,33 +378,6 @@ async fn run_async(command: Command, at_once: &CancellationToken) -> anyhow::Res
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Prints the configuration, the warnings and, if wanted, what NATS and Belvo answer.
-async fn check_config(sources: &Sources, probe: bool) -> anyhow::Result<ExitCode> {
-    let Loaded { config, report, warnings } = Config::load(sources)?;
-    print(&report)?;
-    let note = |text: String| {
-        let _closed_terminal = writeln!(anstream::stderr(), "{}", printable_lines(&text));
-    };
-    for warning in warnings {
-        note(format!("warning: {warning}"));
-    }
-    config.check_for_serving()?;
-    if !probe {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut code = ExitCode::SUCCESS;
-    for (what, answer) in service::probe(&config).await {
-        match answer {
-            Ok(text) => note(format!("{what}: {text}")),
-            Err(problem) => {
-                note(format!("{what}: ERROR: {problem:#}"));
-                code = ExitCode::FAILURE;
-            }
-        }
-    }
-    Ok(code)
 }
 
 /// The log of programs that print their own progress.
