@@ -105,6 +105,20 @@ fn a_probe_tries_what_relink_needs_and_fails_if_it_cannot_be_used() {
     assert!(text.contains("data directory: ERROR: /proc cannot be written"), "{text}");
     assert!(text.contains("warning: belvo.url is an address of this machine") && !text.contains("hunter2"), "{text}");
     assert_eq!(relink(&["check-config"], &environment).status.code(), Some(0), "without the flag nothing is tried");
+
+    let output = relink(&["check-config", "--probe", "--json"], &environment);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let setting = |key: &str| {
+        let settings = report["settings"].as_array().unwrap();
+        settings.iter().find(|setting| setting["key"] == key).unwrap_or_else(|| panic!("{key}")).clone()
+    };
+    assert_eq!(setting("belvo.url")["value"], "http://127.0.0.1:1");
+    assert_eq!(setting("belvo.secret_password")["value"], "[set]");
+    assert!(setting("repair.base_url")["value"].is_null() && setting("repair.base_url")["origin"].is_null());
+    assert!(!stdout(&output).contains("hunter2"));
+    assert!(report["warnings"].as_array().is_some_and(|warnings| !warnings.is_empty()), "{report}");
+    assert_eq!((&report["probes"][0]["what"], &report["probes"][0]["is_usable"]), (&"NATS".into(), &false.into()));
 }
 
 #[test]

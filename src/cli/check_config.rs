@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use super::ServeArgs;
-use super::output::print;
-use crate::config::{Config, Loaded};
+use super::output::{print, print_json};
+use crate::config::{Config, Loaded, ShownSetting};
 use crate::printable::printable_lines;
 use crate::service;
 
@@ -18,31 +19,44 @@ pub(super) struct CheckConfigArgs {
     /// Also connect to NATS, and call Belvo's API with the keys; nothing is changed there
     #[arg(long)]
     probe: bool,
+    /// Print the settings, the warnings and what was answered as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints the configuration, the warnings and, if wanted, what NATS and Belvo answer.
-pub(super) async fn run(CheckConfigArgs { serve, probe }: CheckConfigArgs) -> anyhow::Result<ExitCode> {
-    let Loaded { config, report, warnings } = Config::load(&serve.sources())?;
-    print(&report)?;
-    let note = |text: String| {
-        let _closed_terminal = writeln!(anstream::stderr(), "{}", printable_lines(&text));
-    };
-    for warning in warnings {
-        note(format!("warning: {warning}"));
+pub(super) async fn run(CheckConfigArgs { serve, probe, json }: CheckConfigArgs) -> anyhow::Result<ExitCode> {
+    let Loaded { config, report, settings, warnings } = Config::load(&serve.sources())?;
+    if !json {
+        print(&report)?;
+        warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     }
     config.check_for_serving()?;
-    if !probe {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut code = ExitCode::SUCCESS;
-    for (what, answer) in service::probe(&config).await {
-        match answer {
-            Ok(text) => note(format!("{what}: {text}")),
-            Err(problem) => {
-                note(format!("{what}: ERROR: {problem:#}"));
-                code = ExitCode::FAILURE;
+    let answers = if probe { service::probe(&config).await } else { Vec::new() };
+    let has_failed = answers.iter().any(|(_, answer)| answer.is_err());
+    if json {
+        let settings = settings.iter().map(|setting| {
+            let ShownSetting { key, variable, origin, .. } = setting;
+            json!({"key": key, "variable": variable, "value": setting.json(), "origin": origin})
+        });
+        let settings: Vec<_> = settings.collect();
+        let probes = answers.iter().map(|(what, answer)| match answer {
+            Ok(text) => json!({"what": what, "is_usable": true, "text": text}),
+            Err(problem) => json!({"what": what, "is_usable": false, "text": format!("{problem:#}")}),
+        });
+        let probes: Vec<_> = probes.collect();
+        print_json(&json!({"settings": settings, "warnings": warnings, "probes": probes}))?;
+    } else {
+        for (what, answer) in answers {
+            match answer {
+                Ok(text) => note(&format!("{what}: {text}")),
+                Err(problem) => note(&format!("{what}: ERROR: {problem:#}")),
             }
         }
     }
-    Ok(code)
+    Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn note(text: &str) {
+    let _closed_terminal = writeln!(anstream::stderr(), "{}", printable_lines(text));
 }

@@ -42,6 +42,7 @@ pub use outbound::OutboundConfig;
 use reader::Reader;
 pub use repair::{RepairConfig, WidgetPlace};
 pub use setting::{Kind, Setting};
+pub use show::ShownSetting;
 
 use crate::institution::Components;
 use crate::journal;
@@ -245,6 +246,8 @@ pub struct Loaded {
     pub config: Config,
     /// The configuration as TOML, with hidden secrets and the origin of every value.
     pub report: String,
+    /// The same for programs.
+    pub settings: Vec<ShownSetting>,
     /// Values that are probably a mistake, each as a sentence.
     pub warnings: Vec<String>,
 }
@@ -261,7 +264,8 @@ impl Config {
         match config {
             Some(config) if layers.problems.is_empty() => {
                 let warnings = warnings::of(&config);
-                Ok(Loaded { config, report: show::report(&layers), warnings })
+                let settings = show::settings(&layers);
+                Ok(Loaded { config, report: show::report(&settings), settings, warnings })
             }
             _ => Err(ConfigError { problems: layers.problems }),
         }

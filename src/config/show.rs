@@ -14,26 +14,61 @@ use crate::printable::{escaped, printable};
 /// The placeholder of a secret that is not set.
 const NOT_SET: &str = "[not set]";
 
-/// The report.
-pub(super) fn report(layers: &Layers) -> String {
+/// A setting as it is shown: without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownSetting {
+    /// The key in the file, such as `http.listen`.
+    pub key: &'static str,
+    /// The name of the environment variable.
+    pub variable: &'static str,
+    /// The value as TOML on one line. `None` if there is none.
+    pub value: Option<String>,
+    /// Where the value comes from. `None` if there is no value.
+    pub origin: Option<String>,
+    is_secret: bool,
+}
+
+impl ShownSetting {
+    /// The value as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        let table = self.value.as_ref().and_then(|value| format!("value = {value}").parse::<toml::Table>().ok());
+        let value = table.and_then(|mut table| table.remove("value"));
+        serde_json::to_value(value).expect("a value of TOML has string keys")
+    }
+}
+
+/// All settings, in the order of the catalogue.
+pub(super) fn settings(layers: &Layers) -> Vec<ShownSetting> {
+    let shown = all_settings().map(|setting| {
+        let found = layers.found.get(setting.key);
+        ShownSetting {
+            key: setting.key,
+            variable: setting.variable,
+            value: found.map(|found| value(setting, found)),
+            origin: found.map(|found| printable(&found.origin.to_string())),
+            is_secret: setting.secret,
+        }
+    });
+    shown.collect()
+}
+
+/// The settings as TOML, each with its origin.
+pub(super) fn report(settings: &[ShownSetting]) -> String {
     let mut report = String::new();
     let mut table = "";
-    for setting in all_settings() {
-        let (inside, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
+    for ShownSetting { key, variable, value, origin, is_secret } in settings {
+        let (inside, name) = key.split_once('.').unwrap_or(("", key));
         if inside != table {
             let gap = if table.is_empty() { "" } else { "\n" };
             let _infallible = writeln!(report, "{gap}[{inside}]");
             table = inside;
         }
-        let line = match layers.found.get(setting.key) {
-            Some(found) => format!("{name} = {}", value(setting, found)),
-            None if setting.secret => format!("{name} = \"{NOT_SET}\""),
+        let line = match value {
+            Some(value) => format!("{name} = {value}"),
+            None if *is_secret => format!("{name} = \"{NOT_SET}\""),
             None => format!("# {name} is not set"),
         };
-        let origin = match layers.found.get(setting.key) {
-            Some(found) => printable(&found.origin.to_string()),
-            None => format!("set {} to change it", setting.variable),
-        };
+        let origin = origin.clone().unwrap_or_else(|| format!("set {variable} to change it"));
         let _infallible = writeln!(report, "{line:<48} # {origin}");
     }
     report
