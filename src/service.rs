@@ -185,7 +185,7 @@ impl Service {
             .with_components(config.status_components.clone());
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
         let activity = node.activity();
-        let open_commit = node.open_commit();
+        let (open_commit, commits) = (node.open_commit(), node.commits());
         let watchdog = Watchdog::start(node.open_calls(), CALL_MAX, config.service.stop_timeout)?;
         let (stop, node_stop) = (CancellationToken::new(), CancellationToken::new());
         let forwarder_stop = CancellationToken::new();
@@ -254,6 +254,7 @@ impl Service {
             lag,
             activity,
             as_of,
+            commits,
             not_ready,
         };
         let router = http::router(Server::new(config, parts));

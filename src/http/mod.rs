@@ -100,6 +100,7 @@ use crate::nats::envelope;
 use crate::nats::events::Events;
 use crate::nats::history::Histories;
 use crate::nats::lag::Lag;
+use crate::nats::node::Commits;
 use crate::nats::subject::Subjects;
 use crate::outbound::Targets;
 use crate::store::Store;
@@ -137,6 +138,8 @@ pub struct Parts {
     pub activity: ActivityLog,
     /// The time up to which the store is known to have followed `KV_links`; `None` until it has caught up.
     pub as_of: watch::Receiver<Option<Timestamp>>,
+    /// The commits that the store does not show yet.
+    pub commits: Commits,
     /// Why relink cannot store inputs or decide about links, each reason as one clause; none if it can.
     pub not_ready: watch::Receiver<Vec<String>>,
 }
@@ -158,6 +161,7 @@ pub struct Server {
     lag: watch::Receiver<Lag>,
     activity: ActivityLog,
     as_of: watch::Receiver<Option<Timestamp>>,
+    commits: Commits,
     not_ready: watch::Receiver<Vec<String>>,
     subjects: Subjects,
     /// The policy of the machine, which decides when something is due.
@@ -199,6 +203,7 @@ impl Server {
             lag,
             activity,
             as_of,
+            commits,
             not_ready,
         } = parts;
         Self {
@@ -215,6 +220,7 @@ impl Server {
             lag,
             activity,
             as_of,
+            commits,
             not_ready,
             subjects: config.nats.subjects.clone(),
             policy: config.policy.clone(),
@@ -269,11 +275,12 @@ impl Server {
         self.subjects.input(kind, link.as_str())
     }
 
-    /// Runs `query` on the store in a blocking thread, because the store may read from the disk.
+    /// Runs `query` on the store in a blocking thread, because the store may read from the disk. The store shows what was published before.
     async fn read_store<T: Send + 'static>(
         &self,
         query: impl FnOnce(&dyn Store) -> Result<T, crate::store::StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.commits.are_in_store().await;
         let store = Arc::clone(&self.store);
         // In a store that is being rebuilt, links are missing.
         let query = move || store.check_complete().and_then(|()| query(store.as_ref()));

@@ -9,6 +9,7 @@
 //! The driver decides nothing. A stop at any point has the same effect as a crash of the process.
 
 mod calls;
+mod commits;
 mod driver;
 mod writer;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::calls::{LOOKS_MAX, OpenCall, OpenCalls};
+pub use self::commits::Commits;
 use self::driver::{Arriving, Driver, far_off};
 use super::batch::{BATCH_TIMEOUT, Batches};
 use super::dead_letter::DeadLetters;
@@ -102,6 +104,7 @@ pub struct Node<S> {
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
     open_commit: watch::Sender<Option<OpenCommit>>,
+    commits: Commits,
     calls: OpenCalls,
     recreated: Arc<Notify>,
     activity: ActivityLog,
@@ -130,6 +133,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             phase,
             as_of,
             open_commit,
+            commits: Commits::default(),
             calls,
             recreated,
             activity: ActivityLog::default(),
@@ -186,6 +190,11 @@ impl<S: Store + Clone + 'static> Node<S> {
     /// A receiver of the commit that waits for its answer.
     pub fn open_commit(&self) -> watch::Receiver<Option<OpenCommit>> {
         self.open_commit.subscribe()
+    }
+
+    /// The commits that the store does not show yet.
+    pub fn commits(&self) -> Commits {
+        self.commits.clone()
     }
 
     /// What the node has done in the last day.

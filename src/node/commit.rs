@@ -80,7 +80,7 @@ impl Applying {
         Self { request, plan: None, sent_at: None }
     }
 
-    fn is_of_commit(&self) -> bool {
+    pub(super) fn is_of_commit(&self) -> bool {
         self.sent_at.is_some()
     }
 }

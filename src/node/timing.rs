@@ -89,6 +89,12 @@ impl<S: Store + Clone> Node<S> {
         self.in_flight.as_ref().map(super::InFlight::sent_at)
     }
 
+    /// How many of the last commits that were sent are neither in the store nor refused.
+    pub fn unsettled_count(&self) -> usize {
+        let applying = self.applying.iter().filter(|applying| applying.is_of_commit());
+        usize::from(self.in_flight.is_some()) + applying.count()
+    }
+
     /// The time of the input stream, for a driver whose own clock shows `now`.
     pub fn stream_now(&self, now: Timestamp) -> Timestamp {
         self.clock.now(now)

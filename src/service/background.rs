@@ -3,7 +3,7 @@
 //!
 //! A webhook is safe as soon as it is in the journal, and Belvo gives up on a webhook that is answered too late. What follows can wait: so
 //! while more webhooks arrive than one machine can handle, they are taken in at full speed, and handled as soon as there is time. On a CPU
-//! that is not busy the priority changes nothing. The price: the store is written behind the stream, and lags more.
+//! that is not busy the priority changes nothing. The price: a busy program in the same control group gets ten times the CPU of the node.
 
 use std::io;
 

@@ -150,6 +150,7 @@ impl Bench {
             lag: lag.subscribe(),
             activity: activity.clone(),
             as_of: as_of.subscribe(),
+            commits: Default::default(),
             not_ready: reasons,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

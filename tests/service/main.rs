@@ -11,6 +11,7 @@ mod observe;
 mod outage;
 mod private_files;
 mod proxies;
+mod reads;
 mod reconciler;
 mod recovery;
 mod restored_streams;

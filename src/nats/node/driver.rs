@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
 use super::writer::{Write, Writer, Written};
-use super::{Node, OpenCommit, READERS_QUEUE_MAX};
+use super::{Commits, Node, OpenCommit, READERS_QUEUE_MAX};
 use crate::activity::ActivityLog;
 use crate::clock::{self, Clock};
 use crate::engine::DeadDelivery;
@@ -38,6 +38,7 @@ pub(super) struct Driver<S> {
     phase: watch::Sender<Phase>,
     as_of: watch::Sender<Option<Timestamp>>,
     open_commit: watch::Sender<Option<OpenCommit>>,
+    commits: Commits,
     calls: OpenCalls,
     activity: ActivityLog,
     clock: Clock,
@@ -72,7 +73,7 @@ pub(super) struct Arriving {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     pub(super) fn new(parts: &Node<S>) -> (Self, Arriving) {
-        let Node { client, streams, batches, dead_letters, phase, as_of, open_commit, calls, .. } = parts;
+        let Node { client, streams, batches, dead_letters, phase, as_of, open_commit, commits, calls, .. } = parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -86,6 +87,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             phase: phase.clone(),
             as_of: as_of.clone(),
             open_commit: open_commit.clone(),
+            commits: commits.clone(),
             calls: calls.clone(),
             activity: parts.activity.clone(),
             clock: parts.clock.clone(),
@@ -111,6 +113,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
         self.phase.send_if_modified(|published| std::mem::replace(published, phase) != phase);
         let as_of = self.node.followed_at().map(|at| self.node.stream_now(at));
         self.as_of.send_if_modified(|published| std::mem::replace(published, as_of) != as_of);
+        self.commits.settled_except(self.node.unsettled_count());
         let sent_at = self.node.commit_sent_at();
         self.open_commit.send_if_modified(|published| {
             let is_new = published.map(|commit| commit.sent_at) != sent_at;
@@ -331,6 +334,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             }
             Output::CommitBatch { batch, closing } => {
                 let Some(staged) = staged.remove(&batch) else { return };
+                self.commits.sent();
                 let last = commit::closing(&streams.subjects, closing);
                 self.tasks.spawn(async move {
                     Done::Answer(match staged.commit(last).await {

@@ -15,10 +15,6 @@ use crate::contract::{Record, StateWord};
 use crate::nats::server_binary::ServerSource;
 use crate::rehearsal::local::{Local, Received, Screen, quoted, transition};
 
-/// How often the final state of a link is looked for, and the pause between two looks: five seconds in all.
-const LOOKS_MAX: u32 = 100;
-const LOOK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
-
 /// A user with a link.
 #[derive(Clone, Debug)]
 pub(super) struct User {
@@ -202,7 +198,8 @@ impl Environment {
         let mut all_correct = true;
         let users = self.users().clone();
         for (user, expected) in users {
-            let record = self.settled(&user, expected).await?;
+            let record = self.get(&format!("/v1/links/{}", user.link)).await?;
+            let record: Record = serde_json::from_value(record).context("GET /v1/links/{id} is not a link's state")?;
             let prompt = format!("link.notice.update_required.{}", user.link);
             let prompts = self
                 .local
@@ -218,20 +215,6 @@ impl Environment {
             screen.row(columns, record.state, is_correct);
         }
         Ok(all_correct)
-    }
-
-    /// The state of a link. The store is written behind the stream, so it may be older than the last notice: this waits for it for a while.
-    async fn settled(&self, user: &User, expected: StateWord) -> anyhow::Result<Record> {
-        let mut looks_left = LOOKS_MAX;
-        loop {
-            let record: Record = serde_json::from_value(self.get(&format!("/v1/links/{}", user.link)).await?)
-                .context("GET /v1/links/{id} is not a link's state")?;
-            looks_left -= 1;
-            if record.state == expected || looks_left == 0 {
-                return Ok(record);
-            }
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
     }
 
     /// Prints commands to explore the running demo. They work as they are printed, in sh, bash and zsh.

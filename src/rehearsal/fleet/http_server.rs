@@ -112,6 +112,7 @@ impl HttpServer {
             lag: watch::channel(Default::default()).1,
             activity: Default::default(),
             as_of: watch::channel(None).1,
+            commits: Default::default(),
             not_ready: watch::channel(Vec::new()).1,
         };
         let router = with_bug(http::router(Server::new(config, parts)), bug);
