@@ -32,6 +32,7 @@
 //! | [`service`], [`config`], [`cli`], [`telemetry`], [`metric`], [`clock`], [`os`], [`tls`], [`direct`] | wiring |
 //! | [`trace`] | spans of what relink does, for an OTLP endpoint |
 //! | [`drawing`], [`schemas`], [`printable`] | the drawing of the machine; JSON Schemas; texts from outside, made safe for a terminal |
+//! | [`wording`] | states, causes and events in words for people |
 //! | [`replay`] | the shadow replay: another policy over what relink has recorded |
 //! | [`rehearsal`] | relink against its sandbox (the crate `belvo-sandbox`, a stand-in for Belvo): demo, a relink to connect apps to, scenarios, a month of a fleet |
 //! | [`simulation`] | node, jobs and reconciler with injected faults: one seed is one run |
@@ -122,3 +123,4 @@ pub mod simulation;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;
+pub mod wording;

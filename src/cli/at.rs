@@ -11,10 +11,11 @@ use super::links::headline_at;
 use super::moment::Moment;
 use super::outages::{beginning, messages_to_user};
 use super::output::{BOLD, DIM, line, print, print_json};
-use super::sentences::{at, of_state, of_transition, word_of};
+use super::sentences::{at, of_transition, word_of};
 use crate::clock;
 use crate::contract::{Because, HistoryEntry, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, Timestamp};
+use crate::wording::of_state;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -15,11 +15,12 @@ use super::due::unsent_prompt;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
 use super::refusals::{is_about_no_link, is_so_already, why_refused};
-use super::sentences::{at, of_job, of_notice, of_observed, of_state, word_of};
+use super::sentences::{at, of_job, of_notice, of_observed, word_of};
 use crate::clock;
 use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::printable::{counted, printable, printable_json};
+use crate::wording::of_state;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -1,9 +1,10 @@
 //! What happens next with a link, as plain sentences.
 
-use super::sentences::{at, of_cause, span};
+use super::sentences::{at, span};
 use crate::contract::{PromptWord, Record, StateWord, UpdatePhaseWord};
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
+use crate::wording::of_cause;
 
 /// What relink waits for. `due_at` is the link's next deadline, if it has one. `observes`: relink only records the messages to users.
 pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> Vec<String> {

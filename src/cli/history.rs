@@ -12,10 +12,11 @@ use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{of_job, of_notice, of_observed, of_person, of_state, of_transition, word_of};
+use super::sentences::{of_job, of_notice, of_observed, of_person, of_transition, word_of};
 use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
+use crate::wording::of_state;
 
 /// What is known besides the history.
 #[derive(Clone, Copy, Debug, Default)]

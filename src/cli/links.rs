@@ -11,13 +11,14 @@ use super::client::{RelinkArgs, RunningRelink};
 use super::due::{next_in_short, next_steps};
 use super::listing::{Field, Listed, Order, Wanted, read};
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
-use super::sentences::{at, of_cause, of_state, span, word_of};
+use super::sentences::{at, span, word_of};
 use super::tables::{Column, table_of};
 use super::watching::{Output, print_each};
 use crate::clock;
 use crate::contract::{At, HistoryKind, PromptWord, Record};
 use crate::link::{LinkId, StateName, Timestamp};
 use crate::printable::{counted, printable, printable_json};
+use crate::wording::{of_cause, of_state};
 
 pub(super) const LIST_EXAMPLES: &str = "\
 Examples:

@@ -3,10 +3,11 @@
 use super::client::History;
 use super::history::{Known, because, evidence};
 use super::output::{BOLD, DIM, line};
-use super::sentences::{at, of_action, of_cause, of_notice, of_transition};
+use super::sentences::{at, of_action, of_notice, of_transition};
 use crate::contract::{CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, PromptWord};
 use crate::link::Timestamp;
 use crate::printable::{counted, printable};
+use crate::wording::of_cause;
 
 /// Writes the outage that goes on.
 pub(super) fn open_outage(text: &mut String, history: &History, episode: &EpisodeRecord, known: Known, now: Timestamp) {

@@ -14,6 +14,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     ("drawing", &["link"]),
     ("repair", &["link"]),
     ("contract", &["link", "institution"]),
+    ("wording", &["link", "contract"]),
     ("trace", &["metric", "clock", "contract"]),
     ("belvo", &["metric", "tls", "link", "institution", "clock", "contract", "trace"]),
     ("store", &["link", "contract"]),
@@ -69,6 +70,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "outbound",
             "config",
             "telemetry",
+            "wording",
         ],
     ),
     (
@@ -152,6 +154,7 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
             "replay",
             "rehearsal",
             "simulation",
+            "wording",
         ],
     ),
     ("main", &["cli"]),

@@ -1,0 +1,85 @@
+//! What states, causes, events and their reporters mean, in words for people who do not know relink. `relink why` and the console use them.
+//!
+//! The matches are exhaustive, so whatever is new needs its words here.
+
+use crate::contract::{OriginKind, StateWord};
+use crate::link::{Cause, EventName};
+
+/// What a state means.
+pub const fn of_state(state: StateWord) -> &'static str {
+    match state {
+        StateWord::Unconfirmed => {
+            "Nothing has shown yet whether the link works: there is no proof that its creation was finished."
+        }
+        StateWord::Valid => "The link works.",
+        StateWord::Invalid => "The link does not work until its user repairs it.",
+        StateWord::TokenRequired => "The link does not work until its user gives a new MFA token.",
+        StateWord::Updating => "Its user is repairing the link, or relink is verifying the repair.",
+        StateWord::Removed => "The link is removed. relink ignores all later messages about it.",
+    }
+}
+
+/// Why a link is broken, as a clause.
+pub const fn of_cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Credentials => "the institution refuses the stored credentials",
+        Cause::Token => "the institution requires a new MFA token",
+        Cause::AccountBlocked => "the institution locked the account of the user, or forbids access to it",
+        Cause::ConsentEnded => "the open-finance consent ended",
+        Cause::Unsupported => "the institution requires a kind of MFA that Belvo does not support",
+    }
+}
+
+/// Who reported something, as the start of a sentence.
+pub const fn reporter(kind: OriginKind) -> &'static str {
+    match kind {
+        OriginKind::Webhook => "Belvo reported in a webhook",
+        OriginKind::ApiError => "Belvo's API answered your application with an error",
+        OriginKind::Widget => "Belvo's widget, or your application, reported",
+        OriginKind::Observation => "relink read the link from Belvo",
+        OriginKind::Command => "An operator gave a command",
+        OriginKind::InstitutionStatus => "Belvo's status page reported",
+        OriginKind::Timer => "A time limit of relink has passed",
+    }
+}
+
+/// What an event says, as a clause.
+pub const fn of_event(event: EventName) -> &'static str {
+    match event {
+        EventName::CredentialsRejected => of_cause(Cause::Credentials),
+        EventName::TokenRequested => of_cause(Cause::Token),
+        EventName::AccountBlocked => of_cause(Cause::AccountBlocked),
+        EventName::ConsentEnded => of_cause(Cause::ConsentEnded),
+        EventName::UnsupportedLogin => of_cause(Cause::Unsupported),
+        EventName::CreationUnfinished => "the creation of the link is not finished",
+        EventName::SessionExpired => "the MFA session has expired",
+        EventName::ConsentEnding => "the consent ends soon",
+        EventName::ConsentChanged => "the due date of the consent has changed, so most likely the user has renewed it",
+        EventName::UpdateStarted => "the user has opened the widget to repair the link",
+        EventName::UpdateClaimed => "the user has repaired the link; this is not proven yet",
+        EventName::UpdateAbandoned => "the user has left the widget, or the widget has failed",
+        EventName::ObservedValid => "its status there is `valid`",
+        EventName::ObservedInvalid => "its status there is `invalid`",
+        EventName::ObservedTokenRequired => "its status there is `token_required`",
+        EventName::ObservedUnconfirmed => "its status there is `unconfirmed`",
+        EventName::ObservedMissing => "Belvo does not know the link any more",
+        EventName::ObservedConsentAuthorised => "its consent is authorised",
+        EventName::ObservedConsentEnded => "its consent has ended",
+        EventName::MissingReported => "the link was not found (404)",
+        EventName::DataArrived => "data of the link is at Belvo",
+        EventName::RefreshAccepted => "Belvo accepted a request for a refresh",
+        EventName::QuotaReached => "the monthly quota of the user is used up",
+        EventName::Superseded => "a newer link of the same user at the same institution works",
+        EventName::SuccessorNamed => "the user connected the bank, and the widget named another link",
+        EventName::OutageMet => "the institution is down, and a call or the user met this outage",
+        EventName::LinkDeleted => "the link was deleted at Belvo",
+        EventName::DeadlinePassed => "a time limit has passed",
+        EventName::Mute => "the user gets no prompts and no reminders until `unmute`",
+        EventName::Unmute => "the user gets prompts and reminders again",
+        EventName::Snooze => "the user gets no reminders before a given time",
+        EventName::Verify => "relink reads the link from Belvo now",
+        EventName::Unsupersede => "the user is asked about this link again, although a newer link works",
+        EventName::Release => "neither a mute nor an incident of the institution keeps the prompt back any longer",
+        EventName::Forget => "relink removes the link for ever",
+    }
+}
