@@ -2,7 +2,11 @@
 //!
 //! The matches are exhaustive, so whatever is new needs its words here.
 
-use crate::contract::{OriginKind, StateWord};
+use serde::Serialize;
+use serde_json::{Value, json};
+use strum::VariantArray;
+
+use crate::contract::{CauseWord, OriginKind, StateWord};
 use crate::link::{Cause, EventName};
 
 /// What a state means.
@@ -81,5 +85,41 @@ pub const fn of_event(event: EventName) -> &'static str {
         EventName::Unsupersede => "the user is asked about this link again, although a newer link works",
         EventName::Release => "neither a mute nor an incident of the institution keeps the prompt back any longer",
         EventName::Forget => "relink removes the link for ever",
+    }
+}
+
+/// All these words by their names in messages, for programs.
+pub fn tables() -> Value {
+    fn table<T: VariantArray + Copy + Serialize>(words: impl Fn(T) -> &'static str) -> Value {
+        let rows = T::VARIANTS.iter().map(|&variant| {
+            let name = serde_json::to_value(variant).ok().and_then(|name| name.as_str().map(str::to_owned));
+            (name.expect("a word is a text"), words(variant).into())
+        });
+        Value::Object(rows.collect())
+    }
+    let events = EventName::VARIANTS.iter().map(|event| (event.as_str().to_owned(), of_event(*event).into()));
+    json!({
+        "states": table(of_state),
+        "causes": table(|cause: CauseWord| of_cause(cause.into())),
+        "events": Value::Object(events.collect()),
+        "reporters": table(reporter),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_have_the_names_of_messages() {
+        let tables = tables();
+        for (table, name, start) in [
+            ("states", "token_required", "The link does not work until"),
+            ("causes", "consent_ended", "the open-finance consent"),
+            ("events", "observed_valid", "its status there"),
+            ("reporters", "api_error", "Belvo's API answered"),
+        ] {
+            assert!(tables[table][name].as_str().is_some_and(|words| words.starts_with(start)), "{table} {name}");
+        }
     }
 }

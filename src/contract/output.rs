@@ -105,7 +105,7 @@ impl Origin {
 }
 
 /// The kinds of origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum OriginKind {
     /// A webhook of Belvo.

@@ -32,7 +32,7 @@ macro_rules! convert_both_ways {
 }
 
 /// The state of a link, as relink decided it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum StateWord {
     /// There is no proof that the creation of the link was finished.
@@ -52,7 +52,7 @@ pub enum StateWord {
 convert_both_ways!(StateName, StateWord { Unconfirmed, Valid, Invalid, TokenRequired, Updating, Removed });
 
 /// What the user has to repair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum CauseWord {
     /// The stored credentials are refused.

@@ -19,6 +19,7 @@ use axum::routing::get;
 use super::SharedServer;
 use super::problem::{Kind, Problem};
 use crate::drawing::{self, Format};
+use crate::wording;
 
 /// The path of the page.
 pub(super) const PATH: &str = "/console";
@@ -64,7 +65,13 @@ pub(super) fn routes() -> Router<SharedServer> {
         // The addresses in the page are relative, so that a proxy may put the page below another path.
         .route("/console/", get(async || (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "../console")])))
         .route("/console/machine.json", get(async || answer("application/json", drawing::draw(Format::Json))))
+        .route("/console/words.js", get(async || answer(SCRIPT, words())))
         .route("/console/{file}", get(file))
+}
+
+/// A module with the words of `relink why`.
+fn words() -> String {
+    format!("export const WORDS = {};\n", wording::tables())
 }
 
 async fn file(Path(name): Path<String>) -> Response {
@@ -108,7 +115,7 @@ mod tests {
         for (name, _, content) in FILES.iter().filter(|(_, media_type, _)| *media_type == SCRIPT) {
             for imported in content.split("from \"./").skip(1).filter_map(|rest| rest.split('"').next()) {
                 assert!(
-                    FILES.iter().any(|(file, ..)| *file == imported),
+                    imported == "words.js" || FILES.iter().any(|(file, ..)| *file == imported),
                     "{name} imports {imported}, which is not served"
                 );
             }

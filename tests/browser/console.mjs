@@ -196,7 +196,7 @@ export const consoleStories = {
       // The history says who released it. The page of a link has the button only if a prompt is held.
       await user.page.goto(console_(`#/link/${link.id}`));
       await headline(user, link.id);
-      await user.page.getByText("the user is prompted, although the link was muted").waitFor();
+      await user.page.getByText("gave the command release: neither a mute nor an incident of the institution keeps the prompt back").waitFor();
       await user.page.getByText("the customer asked for it").first().waitFor();
       assert.equal(await user.page.getByRole("button", { name: "Release", exact: true }).count(), 0);
       await user.leave();

@@ -105,6 +105,7 @@ function step(at, kind, content, origin, messages, event) {
     event && `event ${event}`,
     origin.input_sequence != null && `input ${origin.input_sequence}`,
     origin.message_id && `message ${origin.message_id}`,
+    origin.token && origin.kind !== "command" && `${origin.kind === "webhook" ? "replayed" : "sent"} with the API token ${origin.token}`,
     origin.unreadable_fields?.length > 0 && `unreadable fields: ${origin.unreadable_fields.join(", ")}`,
   ].filter(Boolean).join(", ");
   return h("li", { "data-state": kind }, h("div", { class: "at" }, when(at)), content,

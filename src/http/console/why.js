@@ -1,66 +1,6 @@
 // The history of a link as steps and sentences, as `relink why` prints them. This module draws nothing.
 
-const SOURCES = {
-  webhook: "Belvo reported in a webhook",
-  api_error: "Belvo's API answered your application with an error",
-  widget: "Belvo's widget, or your application, reported",
-  observation: "relink read the link from Belvo",
-  command: "An operator gave a command",
-  timer: "A time limit of relink has passed",
-};
-
-const CAUSES = {
-  credentials: "the institution refuses the stored credentials",
-  token: "the institution requires a new MFA token",
-  account_blocked: "the institution locked the account of the user, or forbids access to it",
-  consent_ended: "the open-finance consent ended",
-  unsupported: "the institution requires a kind of MFA that Belvo does not support",
-};
-
-const EVENTS = {
-  credentials_rejected: CAUSES.credentials,
-  token_requested: CAUSES.token,
-  account_blocked: CAUSES.account_blocked,
-  consent_ended: CAUSES.consent_ended,
-  unsupported_login: CAUSES.unsupported,
-  creation_unfinished: "the creation of the link is not finished",
-  session_expired: "the MFA session has expired",
-  consent_ending: "the consent ends soon",
-  consent_changed: "the due date of the consent has changed, so most likely the user has renewed it",
-  update_started: "the user has opened the widget to repair the link",
-  update_claimed: "the user has repaired the link; this is not proven yet",
-  update_abandoned: "the user has left the widget, or the widget has failed",
-  observed_valid: "its status there is valid",
-  observed_invalid: "its status there is invalid",
-  observed_token_required: "its status there is token_required",
-  observed_unconfirmed: "its status there is unconfirmed",
-  observed_missing: "Belvo does not know the link any more",
-  observed_consent_authorised: "its consent is authorised",
-  observed_consent_ended: "its consent has ended",
-  missing_reported: "the link was not found (404)",
-  data_arrived: "data of the link is at Belvo",
-  refresh_accepted: "Belvo accepted a request for a refresh",
-  quota_reached: "the monthly quota of the user is used up",
-  outage_met: "the bank is down, and a call or the user met this outage",
-  link_deleted: "the link was deleted at Belvo",
-  mute: "the user gets no prompts and no reminders",
-  unmute: "the user gets prompts and reminders again",
-  snooze: "the user gets no reminders before a given time",
-  verify: "relink reads the link from Belvo now",
-  forget: "relink removes the link for ever",
-  superseded: "the user has connected the bank anew, with another link",
-  unsupersede: "the user is asked about this link again",
-  release: "the user is prompted, although the link was muted or its institution had an incident",
-};
-
-const STATES = {
-  unconfirmed: "There is no proof yet that the creation of the link was finished.",
-  valid: "The link works.",
-  invalid: "The link does not work until its user repairs it.",
-  token_required: "The link does not work until its user gives a new MFA token.",
-  updating: "Its user is repairing the link, or relink is verifying the repair.",
-  removed: "The link is removed. relink ignores all later messages about it.",
-};
+import { WORDS } from "./words.js";
 
 const NOTICES = {
   update_required: "Prompt the user: the link needs its user",
@@ -68,8 +8,8 @@ const NOTICES = {
   update_started: "The user is repairing the link",
   update_failed: "The attempt to repair the link failed",
   recovered: "The link works again",
-  refresh_due: "Data of the outage is missing",
-  refreshed: "The data of the outage is complete",
+  refresh_due: "The data of the outage has to be fetched",
+  refreshed: "The data of the outage has arrived",
   stale: "Scheduled data did not arrive",
   data_available: "New data is at Belvo",
   consent_expiring: "The consent ends soon",
@@ -83,28 +23,29 @@ const NOTICES = {
 const DETAILS = ["action", "number", "attempt", "proof", "by", "resource", "kind", "reason", "why"];
 
 const own = (table, key) => (Object.hasOwn(table, key ?? "") ? table[key] : null);
-export const ofState = (state) => own(STATES, state) ?? "";
-export const ofCause = (cause) => own(CAUSES, cause) ?? String(cause);
+export const ofState = (state) => own(WORDS.states, state) ?? "";
+export const ofCause = (cause) => own(WORDS.causes, cause) ?? String(cause);
 
 /** What happened and who reported it, as a sentence. */
 export function ofEvent(event, origin) {
-  const source = own(SOURCES, origin?.kind);
+  const source = own(WORDS.reporters, origin?.kind);
   if (origin?.kind === "timer") return `${source}.`;
-  const what = own(EVENTS, event) ?? `the event ${event}`;
-  const who = origin?.kind === "command" ? `${operator(origin)} gave a command` : source;
+  const what = own(WORDS.events, event) ?? `the event ${event}`;
+  const who = origin?.kind === "command" ? `${operator(origin)} gave the command ${event}` : source;
   const reason = origin?.reason ? ` Reason: "${origin.reason}".` : "";
   return `${who ?? "A message said"}: ${what}.${reason}`;
 }
 
 /** Who gave a command. */
-function operator({ by, token }) {
+function operator({ by, token, message_id: id }) {
+  if (String(id ?? "").startsWith("adoption-")) return "relink itself";
   const who = by ? `The operator "${by}"` : token ? "The holder" : "An operator";
   return token ? `${who}${by ? ", with" : " of"} the API token "${token}"${by ? "," : ""}` : who;
 }
 
 /** A published notice or a requested job, as a clause. */
 export function ofMessage(entry) {
-  if (entry.kind === "job") return { verify: "relink asks Belvo for the status of the link", refresh: "relink asks Belvo for the missing data" }[entry.type] ?? `the job ${entry.type}`;
+  if (entry.kind === "job") return { verify: "relink asks Belvo for the status of the link", refresh: "relink asks Belvo for the data of the link" }[entry.type] ?? `the job ${entry.type}`;
   return own(NOTICES, entry.type) ?? String(entry.type);
 }
 
