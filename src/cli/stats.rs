@@ -77,7 +77,7 @@ pub(super) struct StatsArgs {
 enum Group {
     /// The institution of the link
     Institution,
-    /// What the user has to repair
+    /// What the user had to repair: the last cause that relink knew, because later evidence may change it
     Cause,
     /// The last message before the user started the repair
     Reminder,

@@ -1,5 +1,7 @@
 //! The template of the page. Every value is escaped; nothing comes from another server.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -152,11 +154,9 @@ impl Look {
             dark.text_on()
         );
         let style = colors + STYLE;
-        let mut form_origins = String::new();
-        for origin in form_urls.iter().filter_map(|url| origin_of(url)) {
-            form_origins.push(' ');
-            form_origins.push_str(origin);
-        }
+        // The widget and the portal of the sandbox have one origin.
+        let origins: BTreeSet<_> = form_urls.iter().filter_map(|url| origin_of(url)).collect();
+        let form_origins = origins.into_iter().map(|origin| format!(" {origin}")).collect();
         Self {
             logo_url: brand.logo.as_ref().map(|_| logo_url),
             style_source: source_of(&style),
