@@ -43,10 +43,21 @@ pub(super) fn parse(body: &Value, received_at: Timestamp) -> Result<StatusReport
     let incident = body.get("incident").and_then(Value::as_object);
     let single = body.get("component").filter(|component| component.is_object());
     // Belvo's page shows the components beside the incident, Atlassian's inside it.
-    let lists = [incident.and_then(|incident| incident.get("components")), body.get("components")];
-    let listed: Vec<&Value> = lists.into_iter().flatten().filter_map(Value::as_array).flatten().collect();
+    let lists = [
+        ("$.incident.components", incident.and_then(|incident| incident.get("components"))),
+        ("$.components", body.get("components")),
+    ];
+    let mut listed = Vec::<&Value>::new();
+    for (path, list) in lists {
+        match list {
+            Some(Value::Array(components)) => listed.extend(components),
+            // An incident may name no component. Everything else is a new form, and to ignore it would lose an outage.
+            None | Some(Value::Null) => {}
+            Some(_) => return Err(Undecodable::shape(path, "expected a list of components")),
+        }
+    }
     if incident.is_none() && single.is_none() && listed.is_empty() {
-        return Err(Undecodable::shape("$", "expected `incident` with `components`, or `component`"));
+        return Err(Undecodable::shape("$", "expected `incident`, `components` or `component`"));
     }
     if listed.len() > COMPONENTS_MAX {
         return Err(Undecodable::shape("$.incident.components", format!("more than {COMPONENTS_MAX} components")));

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::client::{History, NOT_FOUND, RelinkArgs, RunningRelink, status_of};
 use super::due::unsent_prompt;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
-use super::refusals::{is_about_no_link, is_so_already, why_refused};
+use super::refusals::{is_about_no_link, is_so_already, of_refused, why_refused};
 use super::sentences::{at, of_job, of_notice, of_observed, word_of};
 use crate::clock;
-use crate::contract::{At, Because, HistoryEntry, HistoryKind, Record, StateWord};
+use crate::contract::{At, Because, HistoryEntry, HistoryKind, JobName, Record, StateWord};
 use crate::link::{LinkId, Timestamp};
 use crate::printable::{counted, printable, printable_json};
 use crate::wording::of_state;
@@ -120,17 +122,30 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
     }
     let answer = relink.post(&format!("/v1/links/{link}/commands"), &Value::Object(body)).await?;
     let message_id = answer["message_id"].as_str().context("the answer of relink has no message_id")?;
-    let handled = wait_until_handled(&relink, link, message_id).await;
+    let until = Instant::now() + HANDLED_WITHIN;
+    let handled = wait_for(&relink, link, until, |history| Handled::find(history, message_id)).await;
+    // The command only orders the read. What it is for is the answer of Belvo.
+    let order = handled.as_ref().filter(|handled| handled.orders_a_read());
+    let read = match order {
+        Some(order) => Some(wait_for(&relink, link, until, |history| order.answer(history)).await),
+        None => None,
+    };
     if relink.json {
         let handled = handled.as_ref().map(|handled| serde_json::to_value(&handled.result)).transpose()?;
-        print_json(&json!({"stored": answer, "handled": handled}))?;
+        let read = read.as_ref().map(serde_json::to_value).transpose()?;
+        print_json(&json!({"stored": answer, "handled": handled, "read": read}))?;
     } else {
         // Without an answer, the output only lacks that relink observes.
         let observes = relink.observes().await.unwrap_or_default();
-        print(&outcome(command, handled.as_ref(), observes, clock::now()))?;
+        let now = clock::now();
+        print(&match &read {
+            Some(read) => outcome_of_read(command, read.as_ref(), now),
+            None => outcome(command, handled.as_ref(), observes, now),
+        })?;
     }
-    // A command that is not handled in time may still be handled, but nobody knows with which result.
-    Ok(if handled.as_ref().is_none_or(Handled::is_failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    // What is not handled in time may still be handled, but nobody knows with which result.
+    let is_failure = handled.as_ref().is_none_or(Handled::is_failure) || matches!(read, Some(None));
+    Ok(if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Fails if relink does not know the link. Another error is left to the command, whose answer explains it.
@@ -160,35 +175,93 @@ impl Handled {
         Some(Self { messages: messages.cloned().collect(), result })
     }
 
+    /// Whether the command made relink order a read of the link from Belvo.
+    fn orders_a_read(&self) -> bool {
+        self.messages.iter().any(|message| {
+            message.kind == HistoryKind::Job && message.name.as_deref() == Some(JobName::Verify.as_str())
+        })
+    }
+
+    /// What a read after the command has found: the state of the link after it, or why it changed nothing.
+    fn answer(&self, history: &History) -> Option<Read> {
+        let later = history.entries.iter().filter(|entry| entry.sequence > self.result.sequence);
+        let answer = later.into_iter().find(|entry| origin_of(entry).is_some_and(|of| of["kind"] == "observation"))?;
+        let states = history.entries.iter().filter(|entry| entry.kind == HistoryKind::State);
+        let state = states.filter(|entry| entry.sequence <= answer.sequence).next_back()?;
+        Some(Read { answer: answer.clone(), state: state.clone() })
+    }
+
     /// Whether relink refused the command, and the link is not as the operator wants it.
     fn is_failure(&self) -> bool {
         self.result.kind == HistoryKind::Refused && !is_so_already(&self.result.body)
     }
 }
 
-/// What the command led to; `None` if it is not handled in time.
-async fn wait_until_handled(relink: &RunningRelink, link: &str, message_id: &str) -> Option<Handled> {
+/// What a read of a link has found.
+#[derive(Serialize)]
+struct Read {
+    /// The state or the refusal that the answer of Belvo led to.
+    answer: HistoryEntry,
+    /// The state of the link after it.
+    state: HistoryEntry,
+}
+
+/// What `find` finds in the history of the link; `None` if it finds nothing in time.
+async fn wait_for<T>(
+    relink: &RunningRelink,
+    link: &str,
+    until: Instant,
+    find: impl Fn(&History) -> Option<T>,
+) -> Option<T> {
     let search = async {
         loop {
             // A history that cannot be read now may be readable at the next look.
             if let Ok(history) = relink.history(link).await
-                && let Some(handled) = Handled::find(&history, message_id)
+                && let Some(found) = find(&history)
             {
-                return handled;
+                return found;
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     };
-    tokio::time::timeout(HANDLED_WITHIN, search).await.ok()
+    timeout_at(until, search).await.ok()
 }
 
 fn is_result(entry: &HistoryEntry, message_id: &str) -> bool {
-    let origin = match entry.kind {
-        HistoryKind::State => &entry.body["because"]["origin"],
-        HistoryKind::Refused => &entry.body["origin"],
-        HistoryKind::Notice | HistoryKind::Observed | HistoryKind::Job => return false,
+    origin_of(entry).is_some_and(|origin| origin["message_id"].as_str() == Some(message_id))
+}
+
+/// What led to a state or a refusal.
+fn origin_of(entry: &HistoryEntry) -> Option<&Value> {
+    match entry.kind {
+        HistoryKind::State => Some(&entry.body["because"]["origin"]),
+        HistoryKind::Refused => Some(&entry.body["origin"]),
+        HistoryKind::Notice | HistoryKind::Observed | HistoryKind::Job => None,
+    }
+}
+
+/// What a read has found; `None` if it was not answered in time.
+fn outcome_of_read(command: &str, read: Option<&Read>, now: Timestamp) -> String {
+    let mut text = String::new();
+    let Some(Read { answer, state }) = read else {
+        let seconds = HANDLED_WITHIN.as_secs();
+        line(
+            &mut text,
+            format_args!(
+                "{command}: Belvo has not answered within {seconds} s. relink tries again, and `relink why` will have the answer; \
+                 `relink doctor` checks Belvo"
+            ),
+        );
+        return text;
     };
-    origin["message_id"].as_str() == Some(message_id)
+    if answer.kind == HistoryKind::Refused {
+        line(&mut text, format_args!("{command}: {}", of_refused(&printable_json(&answer.body))));
+    }
+    match serde_json::from_value::<Record>(state.body.clone()) {
+        Ok(record) => done(&mut text, command, &record, now),
+        Err(_newer) => line(&mut text, format_args!("{command}: done, at {}", state.stored_at.0)),
+    }
+    text
 }
 
 fn outcome(command: &str, handled: Option<&Handled>, observes: bool, now: Timestamp) -> String {

@@ -203,14 +203,14 @@ fn others(body: &Value) -> String {
 /// What a job does, as a clause after "relink".
 pub(super) fn of_job(name: &str, body: &Value) -> String {
     match name {
-        "find_superseded" => "checked whether the user has older, broken links that this link replaces (the history of such a link has the result)"
+        "find_superseded" => "ordered a search for older, broken links of the user that this link replaces (the history of such a link has the result)"
             .to_owned(),
         "read_successor" => {
             let other = body["successor_id"].as_str().unwrap_or("?");
-            format!("asked Belvo whether the link {other} replaces this link")
+            format!("ordered a read from Belvo, to see whether the link {other} replaces this link")
         }
-        "verify" => "asked Belvo for the status of the link".to_owned(),
-        "refresh" => "asked Belvo for the data of the link".to_owned(),
+        "verify" => "ordered a read of the link from Belvo".to_owned(),
+        "refresh" => "ordered a fetch of the data of the link at Belvo".to_owned(),
         other => format!("requested the job `{other}`"),
     }
 }

@@ -247,6 +247,8 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
         let stored = store.get(&id)?;
         let (link, began) = stored.map(|stored| stored.link_and_trace()).transpose()?.unzip();
         let institution = link.as_ref().and_then(|link| link.profile.institution.clone());
+        let superseded_by = link.as_ref().and_then(|link| link.state.episode()?.superseded_by.as_ref());
+        let successor = superseded_by.map(|id| store.get(id)).transpose()?.flatten().map(|stored| stored.head.state);
         let has_incident = match institution {
             Some(institution) => store
                 .incidents()?
@@ -254,13 +256,13 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
                 .any(|incident| incident.change == IncidentChange::Began && incident.institution == institution),
             None => false,
         };
-        Ok((link, began.flatten(), has_incident))
+        Ok((link, began.flatten(), has_incident, successor))
     });
-    let (link, began, has_incident) = read.await?;
+    let (link, began, has_incident, successor) = read.await?;
     trace::note("relink.link.id", || claims.link.to_string());
     // The visit is hours after the outage began, so it is a trace of its own.
     began.iter().for_each(trace::link_to);
-    let view = View::of(&claims, link.as_ref(), server.clock.now());
+    let view = View::of(&claims, link.as_ref(), successor, server.clock.now());
     let episode = link.as_ref().and_then(|link| link.state.episode());
     let is_down = has_incident || episode.is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }));
     let announced = link.as_ref().and_then(|link| link.institution_outage);

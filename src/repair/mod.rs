@@ -20,4 +20,4 @@ pub use brand::{Brand, Color, Logo};
 pub use link::{BadLink, Claims, KEY_LENGTH_MIN, Purpose, RepairLinks};
 pub use locale::Locale;
 pub use page::{Look, Mistakes, Page, Person, Shown, Trouble, WidgetOnPage};
-pub use view::{Need, View};
+pub use view::{Need, Successor, View};

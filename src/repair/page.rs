@@ -11,7 +11,7 @@ use strum::{IntoStaticStr, VariantArray};
 use super::brand::Brand;
 use super::locale::Locale;
 use super::texts::{self, Message, Texts};
-use super::view::{Need, View};
+use super::view::{Need, Successor, View};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -293,7 +293,8 @@ impl Filler<'_> {
                 View::NeedsYou(Need::Consent) => &texts.needs_consent,
                 View::NeedsYou(Need::Nothing) => &texts.needs_nothing,
                 View::InProgress => &texts.in_progress,
-                View::Superseded => &texts.superseded,
+                View::Superseded(Successor::Works) => &texts.superseded,
+                View::Superseded(Successor::NeedsYou) => &texts.superseded_and_broken,
                 View::Checking => &texts.checking,
                 View::StillChecking => &texts.still_checking,
                 View::Repaired if self.page.is_return => &texts.all_set,
@@ -339,7 +340,7 @@ impl Filler<'_> {
                     (self.button(texts.start, note.is_some(), ""))
                     p class="small" { (self.fill(texts.privacy)) }
                 },
-                Shown::View(View::Superseded) => {
+                Shown::View(View::Superseded(_)) => {
                     @if let Some(back) = back { (back) }
                     (self.button(texts.start, true, query))
                 },

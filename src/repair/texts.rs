@@ -19,6 +19,8 @@ pub(super) struct Texts {
     pub(super) in_progress: Message,
     /// The user has connected the bank anew.
     pub(super) superseded: Message,
+    /// The same, and the new link is broken too.
+    pub(super) superseded_and_broken: Message,
     pub(super) checking: Message,
     pub(super) still_checking: Message,
     pub(super) all_set: Message,
@@ -108,6 +110,10 @@ const EN: Texts = Texts {
         "You have connected {bank} again",
         "The new connection works, so there is nothing to do. If you need the earlier one too, you can still reconnect it.",
     ),
+    superseded_and_broken: message(
+        "You have connected {bank} again",
+        "The new connection needs you too: open the newest message from {brand}. If you need the earlier one, you can reconnect it here.",
+    ),
     checking: message(
         "We are checking the connection",
         "This takes a few seconds, sometimes some minutes. You may close this page.",
@@ -186,6 +192,10 @@ const ES: Texts = Texts {
         "Ya conectaste {bank} de nuevo",
         "La nueva conexión funciona, así que no tienes que hacer nada. Si también necesitas la anterior, todavía puedes conectarla.",
     ),
+    superseded_and_broken: message(
+        "Ya conectaste {bank} de nuevo",
+        "La nueva conexión también te necesita: abre el mensaje más reciente de {brand}. Si necesitas la anterior, puedes conectarla aquí.",
+    ),
     checking: message(
         "Estamos revisando la conexión",
         "Tarda unos segundos, a veces algunos minutos. Puedes cerrar esta página.",
@@ -263,6 +273,10 @@ const PT: Texts = Texts {
     superseded: message(
         "Você já conectou {bank} de novo",
         "A nova conexão funciona, então você não precisa fazer nada. Se também precisar da anterior, ainda pode conectá-la.",
+    ),
+    superseded_and_broken: message(
+        "Você já conectou {bank} de novo",
+        "A nova conexão também precisa de você: abra a mensagem mais recente de {brand}. Se precisar da anterior, pode conectá-la aqui.",
     ),
     checking: message(
         "Estamos verificando a conexão",

@@ -18,8 +18,8 @@ pub enum View {
     NeedsYou(Need),
     /// Somebody holds a widget token for the link: the user, perhaps on another device.
     InProgress,
-    /// The user has connected the bank anew, so nothing has to be done for this link.
-    Superseded,
+    /// The user has connected the bank anew.
+    Superseded(Successor),
     /// Belvo is being asked whether the link works.
     Checking,
     /// The same, and the first answer did not show that the link works. Perhaps the user left the widget without an end.
@@ -34,6 +34,15 @@ pub enum View {
     Expired,
     /// relink did not sign the address, or does not know the link.
     Unknown,
+}
+
+/// The state of the newer link of the same user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Successor {
+    /// It works, so nothing has to be done.
+    Works,
+    /// It is broken itself, and its user gets messages about it.
+    NeedsYou,
 }
 
 /// What the user has to do.
@@ -52,8 +61,8 @@ pub enum Need {
 }
 
 impl View {
-    /// The view of the link for a signed link with these claims.
-    pub fn of(claims: &Claims, link: Option<&Link>, now: Timestamp) -> Self {
+    /// The view of the link for a signed link with these claims. `successor` is the state of the link that supersedes it, if there is one.
+    pub fn of(claims: &Claims, link: Option<&Link>, successor: Option<StateName>, now: Timestamp) -> Self {
         let Some(link) = link else { return Self::Unknown };
         let Some(episode) = link.state.episode() else {
             return match link.state.name() {
@@ -76,7 +85,9 @@ impl View {
             // Without a button: it would create tokens, and so prolong the attempt, for ever.
             _broken if now >= claims.expires_at => Self::Expired,
             State::Updating { phase: UpdatePhase::WithUser { .. }, .. } => Self::InProgress,
-            _broken if episode.superseded_by.is_some() => Self::Superseded,
+            _broken if episode.superseded_by.is_some() && successor != Some(StateName::Removed) => {
+                Self::Superseded(Successor::of(successor))
+            }
             // Nothing was claimed, so nothing stops the user from trying again at once.
             _broken => Self::NeedsYou(Need::of(link, episode.cause)),
         }
@@ -101,7 +112,7 @@ impl View {
         match self {
             Self::NeedsYou(need) => !matches!(need, Need::Nothing),
             // Perhaps the two connections are of different logins, and the user needs both.
-            Self::InProgress | Self::Superseded | Self::StillChecking => true,
+            Self::InProgress | Self::Superseded(_) | Self::StillChecking => true,
             Self::Checking | Self::Repaired | Self::Replaced | Self::Removed | Self::Expired | Self::Unknown => false,
         }
     }
@@ -109,6 +120,16 @@ impl View {
     /// Whether the view changes by itself soon.
     pub const fn is_passing(self) -> bool {
         matches!(self, Self::InProgress | Self::Checking | Self::StillChecking)
+    }
+}
+
+impl Successor {
+    /// relink superseded the link because the successor worked.
+    const fn of(state: Option<StateName>) -> Self {
+        match state {
+            Some(StateName::Invalid | StateName::TokenRequired | StateName::Updating) => Self::NeedsYou,
+            Some(StateName::Valid | StateName::Unconfirmed | StateName::Removed) | None => Self::Works,
+        }
     }
 }
 
@@ -141,7 +162,7 @@ mod tests {
     fn view(state: State, now: Timestamp) -> View {
         let link = Link { state, ..Link::unknown("link".parse().unwrap(), NOW) };
         let claims = Claims { link: link.id.clone(), episode: EpisodeNumber(2), expires_at: LATER, attempt: 0 };
-        View::of(&claims, Some(&link), now)
+        View::of(&claims, Some(&link), None, now)
     }
 
     fn verifying(after: AttemptEnd) -> State {
@@ -191,11 +212,27 @@ mod tests {
     #[test]
     fn a_superseded_link_can_still_be_repaired_until_its_address_expires() {
         let superseded = Episode { superseded_by: Some("new".parse().unwrap()), ..episode(2, Cause::Credentials) };
-        assert_eq!(view(State::broken(superseded.clone()), NOW), View::Superseded);
-        assert!(View::Superseded.may_start());
+        assert_eq!(view(State::broken(superseded.clone()), NOW), View::Superseded(Successor::Works));
+        assert!(View::Superseded(Successor::Works).may_start());
         assert_eq!(view(State::broken(superseded.clone()), LATER), View::Expired);
         let phase = UpdatePhase::WithUser { started_at: NOW, until: LATER };
         assert_eq!(view(State::Updating { episode: superseded, phase }, NOW), View::InProgress);
+    }
+
+    #[test]
+    fn a_superseded_link_is_asked_for_again_when_the_newer_one_is_removed() {
+        let superseded_by = Some("new".parse().unwrap());
+        let episode = Episode { superseded_by, ..episode(2, Cause::Credentials) };
+        let link = Link { state: State::broken(episode), ..Link::unknown("link".parse().unwrap(), NOW) };
+        let claims = Claims { link: link.id.clone(), episode: EpisodeNumber(2), expires_at: LATER, attempt: 0 };
+        for (successor, expected) in [
+            (Some(StateName::Valid), View::Superseded(Successor::Works)),
+            (Some(StateName::Invalid), View::Superseded(Successor::NeedsYou)),
+            (Some(StateName::Removed), View::NeedsYou(Need::Credentials)),
+            (None, View::Superseded(Successor::Works)),
+        ] {
+            assert_eq!(View::of(&claims, Some(&link), successor, NOW), expected);
+        }
     }
 
     #[test]

@@ -312,6 +312,14 @@ async fn a_superseded_link_needs_nothing_and_can_still_be_repaired() {
         assert!(page.text.contains(&format!("<h1>{title}</h1>")), "{}", page.text);
     }
     assert_eq!(scene.get(&format!("{token}/state")).await.body, json!({"view": "superseded"}));
+    // The page does not say that the new connection works if it does not.
+    let newer = "11111111-1111-4111-8111-111111111111";
+    scene.bench.put(newer, "erebor_mx_retail", broken(1));
+    let page = scene.get(&format!("{token}?locale=en")).await;
+    assert!(page.text.contains("The new connection needs you too"), "{}", page.text);
+    scene.bench.put(newer, "erebor_mx_retail", State::Removed);
+    let page = scene.get(&format!("{token}?locale=en")).await;
+    assert!(page.text.contains("<h1>Reconnect Erebor</h1>"), "{}", page.text);
     assert!(scene.inputs().await.is_empty());
     // The two connections may be of different logins.
     assert_eq!(scene.post(&token, "").await.status, 303);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use belvo_sandbox::{Sandbox, SandboxConfig};
+use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -160,6 +160,33 @@ async fn wrong_keys_of_belvo_are_named_by_readyz_and_by_doctor() {
 
 fn text_of(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The command orders a read; its output is what the read has found.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_prints_what_belvo_has_answered() {
+    let nats = TestNats::start().await;
+    let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
+    let link = sandbox.control().add_link("erebor_mx_retail", AccessMode::Recurrent, None).unwrap();
+    sandbox.control().set_status(link, LinkStatus::TokenRequired).unwrap();
+    let (url, data, belvo) = (nats.server.url(), nats.dir.path().join("relink"), sandbox.url());
+    let keys = [
+        ("RELINK_BELVO_URL", belvo.as_str()),
+        ("RELINK_BELVO_SECRET_ID", "sandbox"),
+        ("RELINK_BELVO_SECRET_PASSWORD", "sandbox"),
+    ];
+    let relink = Relink::serve(url, &data, &keys).await;
+    let id = link.to_string();
+    relink.store_webhook(&client(), webhook(&id, "token_required", 1)).await;
+    let verify = async || run(&relink, url, &data, &["verify", &id], &keys).await;
+    let broken = text_of(&verify().await);
+    assert!(broken.contains("The link is token_required."), "{broken}");
+    sandbox.control().set_status(link, LinkStatus::Valid).unwrap();
+    let healed = verify().await;
+    assert!(healed.status.success() && text_of(&healed).contains("The link is valid."), "{}", text_of(&healed));
+    let again = run(&relink, url, &data, &["verify", &id, "--json"], &keys).await;
+    assert_eq!(json_of(&again)["read"]["state"]["body"]["state"], "valid");
+    sandbox.shutdown().await;
 }
 
 /// As in `relink tail | head -1`.

@@ -24,6 +24,8 @@ pub struct NewFleetLink {
     pub access_mode: AccessMode,
     /// The customer's id of the user.
     pub external_id: Option<String>,
+    /// The name with which the user logs in at the bank. Links with one institution and one name have the same `institution_user_id`.
+    pub username: Option<String>,
     /// The refresh rate of a recurrent link; by default `7d`.
     pub refresh_rate: Option<RefreshRate>,
     /// The fetched resources; by default all of the institution.
@@ -43,6 +45,7 @@ impl Default for NewFleetLink {
             institution: "erebor_mx_retail".into(),
             access_mode: AccessMode::Recurrent,
             external_id: None,
+            username: None,
             refresh_rate: None,
             fetch_resources: None,
             created_at_ms: None,
@@ -71,6 +74,7 @@ impl Control {
         let name = text("institution");
         let institution = Institution::find(name).ok_or_else(|| ControlError::NoSuchInstitution(name.to_owned()))?;
         let new = NewLink {
+            institution_user_id: link["institution_user_id"].as_str().map(str::to_owned),
             refresh_rate: text("refresh_rate").parse().ok(),
             ..NewLink::plain(institution, access_mode, link["external_id"].as_str().map(str::to_owned))
         };
@@ -101,6 +105,7 @@ impl Control {
             return Err(ControlError::NoSuchResource(name.clone()));
         }
         let link = NewLink {
+            user: new.username,
             refresh_rate: new.refresh_rate,
             fetch_resources: new.fetch_resources,
             created_at: new.created_at_ms.map(written),

@@ -45,7 +45,7 @@ function operator({ by, token, message_id: id }) {
 
 /** A published notice or a requested job, as a clause. */
 export function ofMessage(entry) {
-  if (entry.kind === "job") return { verify: "relink asks Belvo for the status of the link", refresh: "relink asks Belvo for the data of the link" }[entry.type] ?? `the job ${entry.type}`;
+  if (entry.kind === "job") return { verify: "a read of the link from Belvo", refresh: "a fetch of the data of the link at Belvo" }[entry.type] ?? `the job ${entry.type}`;
   return own(NOTICES, entry.type) ?? String(entry.type);
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn take(
     // A callback counts for its own episode only. A preview of the address asks with HEAD.
     let is_open = matches!(
         opened.view,
-        View::NeedsYou(_) | View::InProgress | View::Superseded | View::Checking | View::StillChecking
+        View::NeedsYou(_) | View::InProgress | View::Superseded(_) | View::Checking | View::StillChecking
     );
     let widget =
         widget_event(&event, query.as_deref().unwrap_or_default()).filter(|_| is_open && method == Method::GET);

@@ -70,6 +70,7 @@ pub(super) async fn start(
     let Some((opened, link)) = may_start.and_then(|opened| Some((opened, opened.link.as_ref()?))) else {
         return draw(&server, pages, &visit, opened.as_ref()).await;
     };
+    let is_readable = form.is_ok();
     let Entries { name, document } = form.map(|form| form.0).unwrap_or_default();
     let entries = Person { name, document };
     let person = match link.profile.consent.as_ref().map(|_| entries.check()).transpose() {
@@ -77,8 +78,8 @@ pub(super) async fn start(
         // The page of an open attempt, or of a superseded link, has no form; its button asks for the entries.
         Err(mistakes) => {
             let is_empty = entries.name.is_empty() && entries.document.is_empty();
-            let has_no_form = matches!(opened.view, View::InProgress | View::Superseded);
-            let mistakes = if is_empty && has_no_form { Mistakes::default() } else { mistakes };
+            let has_no_form = matches!(opened.view, View::InProgress | View::Superseded(_));
+            let mistakes = if is_readable && is_empty && has_no_form { Mistakes::default() } else { mistakes };
             return draw_as(&server, pages, &visit, Some(opened), Shown::Form(&entries, mistakes), false).await;
         }
     };

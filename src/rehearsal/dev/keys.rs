@@ -12,7 +12,7 @@ use crate::os;
 
 /// The commands, for the user.
 pub(super) const HELP: &str = "Type a letter and Enter: b breaks a link (wrong password), t breaks a link (token required), \
-                               r repairs a link, n adds a link, l lists all links, q quits. `b maria` names the link.";
+                               r repairs a link, a lets the user of a broken link connect the bank anew, n adds a link, l lists all links, q quits. `b maria` names the link.";
 
 /// The answer to a command.
 #[derive(Debug)]
@@ -53,6 +53,11 @@ pub(super) fn obey(line: &str, belvo: &Control) -> anyhow::Result<Answer> {
             let (link, user) = find(belvo, name, broken)?;
             belvo.repair(link)?;
             format!("{user} repairs the link {link}")
+        }
+        "a" => {
+            let (link, user) = find(belvo, name, broken)?;
+            let anew = belvo.connect_anew(link)?;
+            format!("{user} connects the bank anew: the link {anew} beside {link}")
         }
         "n" => {
             let user = name.map_or_else(|| format!("user-{}", belvo.links().len() + 1), str::to_owned);

@@ -15,6 +15,7 @@ use belvo_sandbox::{AccessMode, Control, SandboxConfig};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::{Config, Sources};
 use crate::nats::server_binary::ServerSource;
@@ -56,6 +57,9 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     if !args.listen.ip().is_loopback() || !args.sandbox_listen.ip().is_loopback() {
         bail!("`relink dev` has no secrets, so it listens on loopback addresses only; `relink serve` is for others");
     }
+    os::create_private_directory(&args.data_dir)
+        .with_context(|| format!("cannot use the directory {}", args.data_dir.display()))?;
+    let _lock = lock(&args.data_dir)?;
     // The repair page and the proxy need a Belvo. Here it is the sandbox, which starts later.
     let belvo = [
         ("RELINK_BELVO_URL", format!("http://{}", args.sandbox_listen)),
@@ -63,14 +67,23 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
         ("RELINK_BELVO_SECRET_PASSWORD", "sandbox".to_owned()),
     ];
     let environment = belvo.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let sources = Sources { file: args.config.clone(), environment, ..Sources::default() };
+    let mut sources = Sources { file: args.config.clone(), environment, ..Sources::default() };
     let mut config = Config::load(&sources)?.config;
+    if config.repair.is_none() && args.listen.port() != 0 {
+        let key = repair_key(&args.data_dir)?;
+        let page = [("RELINK_REPAIR_BASE_URL", format!("http://{}", args.listen)), ("RELINK_REPAIR_KEYS", key)];
+        sources.environment.extend(page.map(|(name, value)| (name.into(), value.into())));
+        config = Config::load(&sources)?.config;
+    }
+    if config.http.webhook_secrets.is_empty() {
+        // Other settings follow from it, such as the header of forwarded webhooks.
+        let secret = format!("Bearer {}", Uuid::new_v4().simple());
+        sources.environment.push(("RELINK_WEBHOOK_SECRETS".into(), secret.into()));
+        config = Config::load(&sources)?.config;
+    }
     config.http.listen = args.listen;
     config.store.data_dir = data_dir(&args.data_dir);
     config.nats.port = args.nats_port.or(config.nats.port);
-    os::create_private_directory(&args.data_dir)
-        .with_context(|| format!("cannot use the directory {}", args.data_dir.display()))?;
-    let _lock = lock(&args.data_dir)?;
     // The file appears again when everything runs, so a script can wait for it.
     let _is_missing = std::fs::remove_file(exports(&args.data_dir));
     let kept = Kept { path: args.data_dir.join("sandbox-links.json") };
@@ -170,6 +183,17 @@ fn data_dir(directory: &Path) -> PathBuf {
 /// The file with the variables for other terminals.
 fn exports(directory: &Path) -> PathBuf {
     directory.join("exports")
+}
+
+/// The key that signs the repair links. It stays the same, so that a link works after a restart too.
+fn repair_key(directory: &Path) -> anyhow::Result<String> {
+    let path = directory.join("repair-key");
+    if let Ok(key) = std::fs::read_to_string(&path) {
+        return Ok(key);
+    }
+    let key = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    os::write_private(&path, &key).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(key)
 }
 
 /// Prints the commands for another terminal, and writes them into a file that a shell can read.

@@ -58,6 +58,10 @@ fn print(received: &Received, screen: &Screen) {
     let user = body["external_id"].as_str().map(|user| format!("{user}: ")).unwrap_or_default();
     if subject.starts_with("link.notice.") {
         screen.notice(subject, &format!("{user}{}", transition(body)));
+        // Here the link is of no use to others: everything listens on this machine only.
+        if let Some(url) = body["repair_url"].as_str() {
+            screen.aside(&format!("             the user repairs it at {url}"));
+        }
     } else if subject.starts_with("link.refused.") {
         let event = body["event"].as_str().map(|event| format!(" by {event}")).unwrap_or_default();
         let why = text_of(&body["detail"]);
