@@ -186,8 +186,8 @@ impl Handled {
     fn answer(&self, history: &History) -> Option<Read> {
         let later = history.entries.iter().filter(|entry| entry.sequence > self.result.sequence);
         let answer = later.into_iter().find(|entry| origin_of(entry).is_some_and(|of| of["kind"] == "observation"))?;
-        let states = history.entries.iter().filter(|entry| entry.kind == HistoryKind::State);
-        let state = states.filter(|entry| entry.sequence <= answer.sequence).next_back()?;
+        let mut states = history.entries.iter().filter(|entry| entry.kind == HistoryKind::State);
+        let state = states.rfind(|entry| entry.sequence <= answer.sequence)?;
         Some(Read { answer: answer.clone(), state: state.clone() })
     }
 

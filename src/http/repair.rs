@@ -46,6 +46,7 @@ pub(super) async fn update(
              RELINK_BELVO_SECRET_PASSWORD. You can also mint the token yourself and report it: POST /v1/links/{id}/widget with {\"event\": \"started\"}.",
         ));
     };
+    check_callbacks(widget.as_ref())?;
     if let Some(consent_link) = server.consent_link(&link).await? {
         if locale.is_some() {
             let detail =
@@ -69,6 +70,17 @@ pub(super) async fn update(
         .append_pair("access_token", token.access.expose_secret())
         .extend_pairs(locale.map(|locale| ("locale", locale)));
     Ok(answer(&url, &link, &token, receipt).into_response())
+}
+
+/// Refuses `callback_urls` that are no addresses: Belvo's widget would not lead the user back.
+fn check_callbacks(widget: Option<&Map<String, Value>>) -> Result<(), Problem> {
+    let Some(callbacks) = widget.and_then(|widget| widget.get("callback_urls")) else { return Ok(()) };
+    let is_address = |value: &Value| value.as_str().is_some_and(|text| Url::parse(text).is_ok());
+    if callbacks.as_object().is_some_and(|callbacks| callbacks.values().all(is_address)) {
+        return Ok(());
+    }
+    let detail = "`callback_urls` must be an object of addresses: `success`, `exit` and `event`.";
+    Err(Problem::new(Kind::WrongShape, detail).at("/widget/callback_urls"))
 }
 
 /// The members of Belvo's `widget` object that only the renewal of a consent uses.

@@ -150,6 +150,10 @@ async fn an_error_of_belvo_about_the_link_is_published() {
 #[tokio::test]
 async fn belvos_widget_object_is_passed_on_and_what_is_not_used_is_refused() {
     let (bench, sandbox, link) = bench("sandbox").await;
+    for wrong in [json!("https://app.example.com"), json!({"success": "done"}), json!({"exit": 7})] {
+        let answer = bench.post(&format!("/v1/links/{link}/update"), json!({"widget": {"callback_urls": wrong}})).await;
+        assert_eq!(answer.problem(422, "wrong-shape")["at"], "/widget/callback_urls");
+    }
     let path = format!("/v1/links/{link}/update");
     let widget =
         json!({"callback_urls": {"success": "https://app.example.com/done"}, "branding": {"company_name": "Acme"}});
