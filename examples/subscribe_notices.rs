@@ -90,6 +90,9 @@ async fn main() -> Result<(), async_nats::Error> {
 /// The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
 /// their own, so check each link, also if the first one works again.
 async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>, async_nats::Error> {
+    if has_newer_message(notice, &state_now(stream, &notice["link_id"]).await?) {
+        return Ok(Vec::new());
+    }
     let listed = |name: &str| notice[name].as_array().cloned().unwrap_or_default();
     let mut waiting = vec![(notice.clone(), notice["episode"]["number"].clone())];
     waiting.extend(listed("also_broken").into_iter().map(|link| (link.clone(), link["episode"].clone())));
@@ -107,13 +110,22 @@ async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>,
     Ok(links)
 }
 
+/// Whether a later message about this link follows, as after a pause of this program: then only that one is sent. Times have one
+/// form, so their texts can be compared.
+fn has_newer_message(notice: &Value, state: &Value) -> bool {
+    state["messaged"]["at"].as_str() > notice["because"]["at"].as_str()
+}
+
 /// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link
 /// are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user has
-/// connected the bank anew. A link without an episode works, and its consent ends at `due_at`.
+/// connected the bank anew. A link without an episode works, and its consent ends at `due_at`. An operator may have muted the link.
 fn still_needs_its_user(link: &Value, episode: &Value, state: &Value) -> bool {
+    if !state.is_object() || state["muted"] == true || state["state"] == "removed" {
+        return false;
+    }
     let now = &state["episode"];
     if episode.is_null() {
-        return now.is_null() && state["consent"]["due_at"] == link["due_at"] && state.is_object();
+        return now.is_null() && state["consent"]["due_at"] == link["due_at"];
     }
     now["number"] == *episode && !now["superseded_by"].is_string() && state["state"] != "updating"
 }

@@ -42,6 +42,11 @@ fn example(name: &str) -> PathBuf {
 const DUE_AT: &str = "2026-12-05T00:00:00.000Z";
 
 /// An entry of `also_broken`.
+/// When a link had this version.
+fn at(version: u64) -> String {
+    format!("2026-11-27T10:00:{version:02}.000Z")
+}
+
 fn waiting(link: &str) -> Value {
     json!({"link_id": link, "institution": null, "episode": 1, "action": "provide_token"})
 }
@@ -211,6 +216,18 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
     nats.consent("ending", 2, DUE_AT).await;
     nats.consent("renewed", 2, "2027-12-01T00:00:00.000Z").await;
 
+    // A subscriber that was stopped sends only the last message about a link.
+    nats.notice("reminded", 1, 1, &[]).await;
+    nats.message("reminder", "reminded", 3, json!({"episode": {"number": 1}})).await;
+    let messaged = json!({"at": at(3), "mentioned": []});
+    nats.record("reminded", json!({"version": 3, "state": "invalid", "episode": {"number": 1}, "messaged": messaged}))
+        .await;
+    nats.notice("muted", 1, 1, &[]).await;
+    nats.record("muted", json!({"version": 2, "state": "invalid", "episode": {"number": 1}, "muted": true})).await;
+    let consent = json!({"due_at": DUE_AT});
+    nats.message("consent_expiring", "forgotten", 1, json!({"due_at": DUE_AT})).await;
+    nats.record("forgotten", json!({"version": 2, "state": "removed", "episode": null, "consent": consent})).await;
+
     for (durable, mut subscriber) in subscribers().await {
         // The state of this link is published after the subscriber has received its notice.
         nats.state("behind", 4, "valid", None).await;
@@ -221,14 +238,14 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
             loop {
                 poll.tick().await;
                 let info = stream.consumer_info(durable).await;
-                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 9) {
+                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 13) {
                     break;
                 }
             }
             nats.state("behind", 5, "token_required", Some(1)).await;
         };
         let file = nats.dir.path().join(durable);
-        let subscribed = subscribe(&mut subscriber, &nats, 9, &file);
+        let subscribed = subscribe(&mut subscriber, &nats, 13, &file);
         let (messages, ()) = tokio::join!(subscribed, within("the notices", state_follows));
         let written: Vec<_> = messages
             .iter()
@@ -243,6 +260,7 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
             ("first.1.1", vec!["second"]),
             ("fifth.4.1", vec!["new"]),
             ("ending.2.1", vec!["ending"]),
+            ("reminded.3.1", vec!["reminded"]),
             ("behind.5.1", vec!["behind"]),
         ];
         assert_eq!(written, expected, "{durable}");
@@ -421,7 +439,7 @@ impl TestNats {
     async fn message(&self, kind: &str, link: &str, version: u64, more: Value) {
         let mut body = json!({
             "type": kind, "link_id": link, "external_id": null, "institution": null, "action": "provide_token",
-            "episode": null,
+            "episode": null, "because": {"at": at(version)},
         });
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let mut headers = async_nats::HeaderMap::new();
@@ -440,7 +458,11 @@ impl TestNats {
 
     async fn state(&self, link: &str, version: u64, state: &str, episode: Option<u64>) {
         let episode = episode.map(|number| json!({"number": number}));
-        let body = json!({"link_id": link, "version": version, "state": state, "episode": episode});
+        self.record(link, json!({"version": version, "state": state, "episode": episode})).await;
+    }
+
+    async fn record(&self, link: &str, mut body: Value) {
+        body["link_id"] = link.into();
         let published = self.context.publish(format!("$KV.links.{link}"), body.to_string().into()).await;
         published.expect("sent").await.expect("stored");
     }

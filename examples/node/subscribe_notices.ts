@@ -17,6 +17,7 @@ type Waiting = Link & { episode?: number };
 type Notice = Link & {
   type: string;
   external_id: string | null;
+  because: { at: string };
   episode: { number: number } | null;
   also_broken?: Waiting[];
   also_ending?: Waiting[];
@@ -24,6 +25,8 @@ type Notice = Link & {
 type State = {
   state: string;
   version: number;
+  muted?: boolean;
+  messaged?: { at: string } | null;
   episode?: { number: number; superseded_by?: string } | null;
   consent?: { due_at: string | null } | null;
 };
@@ -78,6 +81,7 @@ database.close();
 // The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
 // their own, so check each link, also if the first one works again.
 async function linksToAskFor(notice: Notice): Promise<Link[]> {
+  if (hasNewerMessage(notice, await stateNow(notice.link_id))) return [];
   const ending = (notice.also_ending ?? []).map((link) => ({ ...link, action: "renew_consent" }));
   const links: Link[] = [];
   for (const link of [{ ...notice, episode: notice.episode?.number }, ...(notice.also_broken ?? []), ...ending]) {
@@ -88,12 +92,19 @@ async function linksToAskFor(notice: Notice): Promise<Link[]> {
   return links;
 }
 
+// Whether a later message about this link follows, as after a pause of this program: then only that one is sent. Times have one
+// form, so their texts can be compared.
+function hasNewerMessage(notice: Notice, state: State | null): boolean {
+  return (state?.messaged?.at ?? "") > notice.because.at;
+}
+
 // Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link
 // are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user has
-// connected the bank anew. A link without an episode works, and its consent ends at `due_at`.
+// connected the bank anew. A link without an episode works, and its consent ends at `due_at`. An operator may have muted the link.
 function stillNeedsItsUser(link: Waiting, state: State | null): boolean {
-  const now = state?.episode;
-  if (link.episode === undefined) return !now && state?.consent?.due_at === link.due_at;
+  if (!state || state.muted || state.state === "removed") return false;
+  const now = state.episode;
+  if (link.episode === undefined) return !now && state.consent?.due_at === link.due_at;
   if (!now || now.superseded_by) return false;
   return now.number === link.episode && state.state !== "updating";
 }

@@ -66,6 +66,8 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
 async def links_to_ask_for(jetstream, notice):
     """The links of this person that need the person now: the link of the notice, and others that wait. The others get no
     prompt of their own, so check each link, also if the first one works again."""
+    if has_newer_message(notice, await state_now(jetstream, notice["link_id"])):
+        return []
     episode = notice.get("episode")
     first = {**notice, "episode": episode and episode["number"]}
     ending = [{**link, "action": "renew_consent"} for link in notice.get("also_ending", [])]
@@ -77,11 +79,19 @@ async def links_to_ask_for(jetstream, notice):
     return links
 
 
+def has_newer_message(notice, state):
+    """Whether a later message about this link follows, as after a pause of this program: then only that one is sent. Times
+    have one form, so their texts can be compared."""
+    messaged = (state or {}).get("messaged") or {}
+    return messaged.get("at", "") > notice["because"]["at"]
+
+
 def still_needs_its_user(link, state):
     """Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of
     a link are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the
-    user has connected the bank anew. A link without an episode works, and its consent ends at `due_at`."""
-    if state is None:
+    user has connected the bank anew. A link without an episode works, and its consent ends at `due_at`. An operator may
+    have muted the link."""
+    if state is None or state.get("muted") or state["state"] == "removed":
         return False
     now, number = state.get("episode"), link.get("episode")
     if number is None:

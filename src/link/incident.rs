@@ -24,6 +24,17 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// Whether the user cannot repair this while the institution is down, so that nobody is asked then.
+    pub const fn waits_for_institution(self) -> bool {
+        match self {
+            Self::Credentials | Self::Token | Self::AccountBlocked | Self::ConsentEnded => true,
+            // The user can do nothing at any time.
+            Self::Unsupported => false,
+        }
+    }
+}
+
 impl TransitionBuilder<'_> {
     /// The prompt of the episode is due: it is sent, muted, deferred or postponed.
     pub(super) fn prompt(&mut self, episode: &mut Episode) {
@@ -38,7 +49,7 @@ impl TransitionBuilder<'_> {
 
     /// Whether the incident of the institution defers a prompt with this cause.
     pub(super) fn is_deferred(&self, cause: Cause) -> bool {
-        self.incident.is_some() && cause.may_be_institution_wide()
+        self.incident.is_some() && cause.waits_for_institution()
     }
 
     fn defer_prompt(&self) -> Prompt {
@@ -56,7 +67,7 @@ impl TransitionBuilder<'_> {
             return Err(Refusal::NotDue);
         }
         // Later evidence may have changed the cause since the prompt was deferred.
-        let may_pass = episode.cause.may_be_institution_wide();
+        let may_pass = episode.cause.waits_for_institution();
         if self.incident.is_some() && may_pass {
             episode.prompt = self.defer_prompt();
         } else if self.policy.can_verify() && may_pass && asked_at.is_none() {

@@ -54,7 +54,7 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     let event = input.event.bounded_by_receipt(builder.now);
     // An operator who says that the link is not superseded is right at that moment.
     let is_superseded = event.name() != EventName::Unsupersede && builder.note_successor();
-    let (state, refusal) = match next(&mut builder, &event) {
+    let (mut state, refusal) = match next(&mut builder, &event) {
         Ok(state) => (state, None),
         Err(refusal @ (Refusal::AlreadyKnown | Refusal::NotDue)) => (builder.state(), Some(refusal)),
         Err(refusal) => return Err(refusal),
@@ -62,7 +62,7 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     // A timer of the link may be too early for a notice about the institution too.
     let is_due =
         refusal != Some(Refusal::NotDue) || is_superseded || link.outage_deadline().is_some_and(|at| at <= builder.now);
-    let is_notified = is_due && builder.follow_outage(link, &event, &state);
+    let is_notified = is_due && builder.follow_outage(link, &event, &mut state);
     // An event that does not change the state still counts if the link has a successor now, if its institution is announced as down or
     // restored, or if the message has a new profile field, such as the `external_id`.
     let counts =

@@ -27,7 +27,7 @@ pub struct InstitutionOutage {
 
 impl TransitionBuilder<'_> {
     /// Emits the notice about the institution that is due after `event` led to `state`. Returns whether this changed the link.
-    pub(super) fn follow_outage(&mut self, before: &Link, event: &Event, state: &State) -> bool {
+    pub(super) fn follow_outage(&mut self, before: &Link, event: &Event, state: &mut State) -> bool {
         if is_silent(&self.link, state) {
             // `institution_restored` will not come, and the same outage is not announced again.
             let known = self.link.institution_outage.filter(|known| self.incident == Some(known.began_at));
@@ -80,8 +80,8 @@ impl TransitionBuilder<'_> {
 
     /// The outage was announced: emits `institution_restored` if it is due, or else decides when to check again. Returns whether this
     /// changed the link.
-    fn follow_announced(&mut self, before: &Link, state: &State, began_at: Timestamp, check_at: Timestamp) -> bool {
-        let is_over = self.incident.is_none() && !waits_for_incident(state);
+    fn follow_announced(&mut self, before: &Link, state: &mut State, began_at: Timestamp, check_at: Timestamp) -> bool {
+        let is_over = self.incident.is_none() && !waits_with_prompt(state);
         let next_check_at = if is_over || self.is_shown_to_work(before) {
             let allowed_at = self.link.after_quiet_hours(self.now, self.policy);
             if allowed_at <= self.now {
@@ -89,17 +89,17 @@ impl TransitionBuilder<'_> {
                 return true;
             }
             allowed_at
-        } else if check_at <= self.now && !waits_for_incident(state) {
+        } else if check_at <= self.now && !waits_with_prompt(state) {
             self.now.after(self.policy.settings().incident_wait)
         } else {
-            // It is not due yet, or a deferred prompt has a deadline of its own.
+            // It is not due yet, or the prompt has a deadline of its own.
             check_at
         };
         self.link.institution_outage = Some(InstitutionOutage { began_at, check_at: Some(next_check_at) });
         next_check_at != check_at
     }
 
-    fn restore(&mut self, began_at: Timestamp, state: &State) {
+    fn restore(&mut self, began_at: Timestamp, state: &mut State) {
         // While the same outage goes on, it is not announced again. Another one was not announced yet.
         let is_same = self.incident == Some(began_at);
         self.link.institution_outage = is_same.then_some(InstitutionOutage { began_at, check_at: None });
@@ -107,6 +107,10 @@ impl TransitionBuilder<'_> {
         let episode = state.episode().cloned();
         let is_prompted = episode.as_ref().is_some_and(|episode| episode.prompt == Prompt::Sent);
         let asks = is_prompted && !has_message(&self.effects);
+        if asks && let Some(episode) = state.episode_mut() {
+            // The user is asked now, so no reminder follows at once.
+            episode.pause_reminders(self.now, self.policy);
+        }
         self.effects
             .insert(0, Effect::Notice { notice: Notice::InstitutionRestored { since: began_at, asks }, episode });
     }
@@ -120,7 +124,7 @@ impl TransitionBuilder<'_> {
 impl Link {
     /// When it has to be checked whether `institution_restored` is due.
     pub(super) fn outage_deadline(&self) -> Option<Timestamp> {
-        self.institution_outage.and_then(|outage| outage.check_at).filter(|_| !waits_for_incident(&self.state))
+        self.institution_outage.and_then(|outage| outage.check_at).filter(|_| !waits_with_prompt(&self.state))
     }
 }
 
@@ -128,6 +132,17 @@ impl Link {
 pub(super) fn is_silent(link: &Link, state: &State) -> bool {
     let is_superseded = state.episode().is_some_and(|episode| episode.superseded_by.is_some());
     link.muted || is_superseded || matches!(state, State::Unconfirmed | State::Removed)
+}
+
+/// Whether nobody repairs the link and its prompt will be sent later: `institution_restored` comes with it, so that it does not say that
+/// there is nothing to do.
+fn waits_with_prompt(state: &State) -> bool {
+    match state {
+        State::Invalid { episode } | State::TokenRequired { episode } => {
+            matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. } | Prompt::Unidentified { .. })
+        }
+        State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => false,
+    }
 }
 
 /// Whether nobody repairs the link and its prompt is deferred.

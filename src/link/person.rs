@@ -14,7 +14,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cause, Due, Effect, Episode, EpisodeNumber, Link, LinkId, Notice, Policy, Prompt, State, Step, Timestamp};
+use super::{
+    Cause, Due, Effect, Episode, EpisodeNumber, Link, LinkId, Notice, Policy, Prompt, State, Step, Timestamp, succeeds,
+};
 
 /// The most links of one person. An `external_id` that more links share, removed ones included, is no key of a person, so each of these
 /// links is a person of its own.
@@ -103,7 +105,12 @@ impl Person {
             let mentioned = message.mentioned.iter().find(|mentioned| mentioned.id == link.id);
             LastMessage { at: message.at, about: about.clone(), mentioned: mentioned.map(|mentioned| mentioned.need) }
         });
-        let waiting: Vec<_> = others.values().filter_map(|other| other.waits_for_user(now, policy)).collect();
+        let is_replaced = |old: &Link| others.values().chain([&link]).any(|new| succeeds(new, old, policy));
+        let waiting = others.values().filter_map(|other| Some((other, other.waits_for_user(now, policy)?)));
+        // Whoever has given a new consent, which is a new link, lets the old one end.
+        let waiting =
+            waiting.filter(|(other, waiting)| !(matches!(waiting.need, Need::Renewal { .. }) && is_replaced(other)));
+        let waiting: Vec<_> = waiting.map(|(_, waiting)| waiting).collect();
         (last_message.is_some() || !waiting.is_empty()).then_some(Self { last_message, waiting })
     }
 }

@@ -18,7 +18,7 @@ impl TransitionBuilder<'_> {
             return Err(Refusal::NotDue);
         }
         // The user could do nothing, and a refresh would show nothing.
-        if self.incident.is_some() && episode.cause.may_be_institution_wide() {
+        if self.incident.is_some() && episode.cause.waits_for_institution() {
             episode.next_reminder_at = Some(self.now.after(self.policy.settings().incident_wait));
             return Ok(episode);
         }

@@ -32,18 +32,27 @@ impl TransitionBuilder<'_> {
         };
         let is_off = due.at().is_some() && rung.is_none();
         let turn = self.turn(|need| matches!(need, Need::Renewal { due_at } if due == Due::At(*due_at)));
+        let successor = self.successor();
         let consent = self.link.profile.consent.get_or_insert_default();
         let is_postponed = consent.postponed_until.is_some_and(|until| self.now < until);
         if self.link.muted || is_off || is_postponed || is_known(consent) || due == Due::Never || due.is_over(self.now)
         {
             return Err(Refusal::AlreadyKnown);
         }
-        if let Turn::After(until) = turn {
+        // While the institution is down nobody can renew it.
+        let wait = self.incident.map(|_began_at| self.now.after(self.policy.settings().incident_wait));
+        let postponed_until = match turn {
+            Turn::After(until) => Some(until),
+            Turn::Now => wait,
+            Turn::Mentioned => None,
+        };
+        if let (Some(until), None) = (postponed_until, &successor) {
             consent.postponed_until = Some(until);
             return Ok(state);
         }
         (consent.announced, consent.rung, consent.postponed_until) = (Some(due), rung, None);
-        if turn == Turn::Now {
+        // Whoever has given a new consent, which is a new link, lets the old one end.
+        if turn == Turn::Now && successor.is_none() {
             self.send_message(Notice::ConsentExpiring { due_at: due.at(), rung }, None);
         }
         Ok(state)

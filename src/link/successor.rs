@@ -65,9 +65,14 @@ fn is_of_same_user(one: &Profile, other: &Profile, policy: &Policy) -> bool {
 
 impl Step {
     /// Whether a successor of the link would change this step, so that the caller has to look it up: the user of a
-    /// broken link is prompted or reminded, the prompt is deferred to a later step, or a key by which a successor is
-    /// found has become known.
+    /// broken link is prompted or reminded, the prompt is deferred to a later step, the end of a consent is announced, or
+    /// a key by which a successor is found has become known.
     pub fn may_have_successor(&self, before: &Link) -> bool {
+        let is_announcement =
+            |effect: &Effect| matches!(effect, Effect::Notice { notice: Notice::ConsentExpiring { .. }, .. });
+        if self.effects.iter().any(is_announcement) {
+            return true;
+        }
         let is_open = |episode: &&Episode| episode.superseded_by.is_none();
         let Some(episode) = self.link.state.episode().filter(is_open) else { return false };
         let is_prompt = |effect: &Effect| {

@@ -8,7 +8,7 @@ use relink::link::{
 };
 
 use crate::scene::{SECOND, Scene, asks, data, prompts};
-use crate::world::{DAY, HOUR, MINUTE, policy_with, shift};
+use crate::world::{DAY, HOUR, MINUTE, down, policy_with, shift};
 
 /// `event`, in a message that names the consent, and its due date if there is one.
 fn with_consent(event: Event, due_at: Option<Timestamp>) -> Input {
@@ -388,6 +388,32 @@ fn after_a_renewal_no_rung_of_the_old_date_is_announced() {
     let renewed = shift(due_at, 366 * DAY);
     assert_eq!(scene.receive(with_consent(Event::ConsentChanged, Some(renewed))), []);
     assert_eq!(ladder(&mut scene, renewed, renewed), [(30, 30), (7, 7), (1, 1)]);
+}
+
+/// A new consent of the user is a new link, so the old one may end.
+#[test]
+fn a_consent_that_the_user_has_replaced_is_not_announced() {
+    let (mut scene, due_at) = with_ladder(60);
+    scene.wait_for_deadline();
+    let successor = Some("11111111-1111-4111-8111-111111111111".parse().unwrap());
+    let known = Input { successor: successor.clone(), ..Event::DeadlinePassed.into() };
+    assert_eq!(scene.receive(known), []);
+    assert!(scene.now < due_at, "the rung counts as announced, so the timer goes on to the next one");
+    scene.wait_for_deadline();
+    assert_eq!(scene.now, shift(due_at, -7 * DAY));
+    assert_eq!(scene.receive(Input { successor, ..Event::DeadlinePassed.into() }), []);
+    assert_eq!(ladder(&mut scene, due_at, due_at), [(1, 1)], "the new link is gone");
+}
+
+#[test]
+fn no_consent_is_announced_while_the_bank_is_down() {
+    let (mut scene, due_at) = with_ladder(60);
+    scene.wait_for_deadline();
+    for _ in 0..3 {
+        assert_eq!(scene.receive(Input { incident: down(true), ..Event::DeadlinePassed.into() }), []);
+        scene.wait_for_deadline();
+    }
+    assert_eq!(announcements(&scene.receive(Event::DeadlinePassed)), [Some(due_at)]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Input, InstitutionNotices, Notice, PolicySettings, Prompt, Refusal,
+    Breakage, Cause, Command, Effect, Event, Input, InstitutionNotices, Notice, PolicySettings, Prompt, Refusal, State,
     StateName, Status, Timestamp,
 };
 
@@ -171,6 +171,28 @@ fn a_deferred_prompt_is_announced_and_its_end_has_the_notice_before_the_prompt()
 }
 
 #[test]
+fn a_bank_is_not_restored_with_nothing_to_do_before_a_prompt_that_is_postponed() {
+    let hours = "22:00-08:00".parse().ok().and_then(|hours: relink::link::QuietHours| hours.in_zone("UTC").ok());
+    let institution_notices = InstitutionNotices::All;
+    let mut bank = Bank::of(PolicySettings {
+        can_verify: true,
+        quiet_hours: hours,
+        institution_notices,
+        ..PolicySettings::default()
+    });
+    bank.scene.now = "2026-11-23T21:30:00Z".parse().unwrap();
+    bank.is_down = true;
+    assert_eq!(names(&bank.receive(Event::Broken(Breakage::of(Cause::Credentials)))), ["down"]);
+    bank.scene.now = "2026-11-23T22:30:00Z".parse().unwrap();
+    bank.is_down = false;
+    let mut told = Vec::new();
+    while told.is_empty() {
+        told = names(&bank.is_due());
+    }
+    assert_eq!((told, bank.scene.now), (vec!["restored", "prompt"], "2026-11-24T08:00:00Z".parse().unwrap()));
+}
+
+#[test]
 fn a_link_that_works_although_the_outage_goes_on_is_restored_and_not_announced_again() {
     let mut bank = Bank::new(InstitutionNotices::All);
     bank.is_down = true;
@@ -249,9 +271,16 @@ proptest! {
                         prop_assert!(!(*asks && step.has_message()));
                         let prompted = step.link.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent);
                         prop_assert_eq!(*asks, prompted && !step.has_message());
+                        let waits = matches!(&step.link.state, State::Invalid { episode } | State::TokenRequired { episode }
+                            if matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. } | Prompt::Unidentified { .. }));
                         let works = notices(step).any(|notice| matches!(notice, Notice::Recovered { .. }));
                         let has_access = step.link.data_at > received.before.data_at;
                         prop_assert!(received.input.incident.is_none() || works || has_access);
+                        // "There is nothing to do" is not said before a prompt that only waits.
+                        prop_assert!(!waits || has_access);
+                        let next = step.link.state.episode().and_then(|episode| episode.next_reminder_at);
+                        let pause_end = step.at.after(history.policy.settings().reminder_pause);
+                        prop_assert!(!asks || next.is_none_or(|at| at >= pause_end), "asked twice in a pause");
                         open = None;
                     }
                     _ => {}

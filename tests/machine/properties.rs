@@ -91,7 +91,7 @@ proptest! {
                 // A user who is in the widget already is not prompted while the token is valid.
                 let token_lives = received.before.widget_until.is_some_and(|until| step.at < until);
                 prop_assert_eq!(in_widget, token_lives);
-                let waits = received.input.incident.is_some() && episode.cause.may_be_institution_wide();
+                let waits = received.input.incident.is_some() && episode.cause.waits_for_institution();
                 let superseded = episode.superseded_by.is_some();
                 let rejected = &received.before.not_superseded_by;
                 let known = received.input.successor.as_ref().is_some_and(|successor| !rejected.contains(successor));
@@ -116,7 +116,7 @@ proptest! {
                 let cause = step.link.state.episode().unwrap().cause;
                 // Only an operator's release does not wait for the end of the incident.
                 let is_released = received.input.event == Event::Command(Command::Release);
-                prop_assert!(received.input.incident.is_none() || !cause.may_be_institution_wide() || is_released);
+                prop_assert!(received.input.incident.is_none() || !cause.waits_for_institution() || is_released);
                 prop_assert_eq!((prompts(step), step.link.state.episode().unwrap().prompt), (1, Prompt::Sent));
             }
         }
@@ -185,7 +185,7 @@ proptest! {
                 let prompted = prompts(&step);
                 link = step.link;
                 if prompted == 1 {
-                    prop_assert!(!incident || !link.state.episode().unwrap().cause.may_be_institution_wide());
+                    prop_assert!(!incident || !link.state.episode().unwrap().cause.waits_for_institution());
                     prop_assert_eq!(link.state.episode().unwrap().prompt, Prompt::Sent);
                     break;
                 }
