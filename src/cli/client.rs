@@ -95,6 +95,11 @@ pub(super) fn is_for_ever(error: &anyhow::Error) -> bool {
     status_of(error).is_some_and(|status| (400..500).contains(&status) && status != TOO_MANY_REQUESTS)
 }
 
+/// Whether relink was not reached, or answered with an error.
+pub(super) fn is_of_request(error: &anyhow::Error) -> bool {
+    status_of(error).is_some() || error.chain().any(|cause| cause.is::<reqwest::Error>())
+}
+
 /// Whether relink answers, but cannot answer this request now.
 pub(super) fn is_unavailable(error: &anyhow::Error) -> bool {
     status_of(error) == Some(SERVICE_UNAVAILABLE)

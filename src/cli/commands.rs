@@ -20,7 +20,7 @@ use super::refusals::{is_about_no_link, is_so_already, of_refused, why_refused};
 use super::sentences::{at, of_job, of_notice, of_observed, word_of};
 use crate::clock;
 use crate::contract::{At, Because, HistoryEntry, HistoryKind, JobName, Record, StateWord};
-use crate::link::{LinkId, Timestamp};
+use crate::link::{EventName, LinkId, Timestamp};
 use crate::printable::{counted, printable, printable_json};
 use crate::wording::of_state;
 
@@ -144,7 +144,8 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
         })?;
     }
     // What is not handled in time may still be handled, but nobody knows with which result.
-    let is_failure = handled.as_ref().is_none_or(Handled::is_failure) || matches!(read, Some(None));
+    let is_found = read.as_ref().is_none_or(|read| read.as_ref().is_some_and(|read| !read.is_of_no_link()));
+    let is_failure = handled.as_ref().is_none_or(Handled::is_failure) || !is_found;
     Ok(if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -206,6 +207,14 @@ struct Read {
     state: HistoryEntry,
 }
 
+impl Read {
+    /// Whether neither relink nor Belvo knew the link: the command is the first thing that relink heard of it.
+    fn is_of_no_link(&self) -> bool {
+        let body = &self.state.body;
+        body["because"]["event"] == EventName::ObservedMissing.as_str() && body["version"].as_u64() <= Some(2)
+    }
+}
+
 /// What `find` finds in the history of the link; `None` if it finds nothing in time.
 async fn wait_for<T>(
     relink: &RunningRelink,
@@ -254,6 +263,11 @@ fn outcome_of_read(command: &str, read: Option<&Read>, now: Timestamp) -> String
         );
         return text;
     };
+    if read.is_some_and(Read::is_of_no_link) {
+        let what = "Belvo does not know this id, and relink did not know it either; check it";
+        line(&mut text, format_args!("{command}: {what}. relink keeps it as a removed link."));
+        return text;
+    }
     if answer.kind == HistoryKind::Refused {
         line(&mut text, format_args!("{command}: {}", of_refused(&printable_json(&answer.body))));
     }
@@ -319,7 +333,14 @@ fn done(text: &mut String, command: &str, record: &Record, now: Timestamp) {
             line(text, format_args!("Its user gets no prompt and no reminder until `relink unmute {link}`."))
         }
         ("snooze", Some(At(until))) if until > now => {
-            line(text, format_args!("Its user gets no reminder before {}.", at(until, now)));
+            line(
+                text,
+                format_args!(
+                    "Its user gets no reminder about this outage before {}. A prompt of a later outage is sent all the same; \
+                     `relink mute` stops all messages.",
+                    at(until, now)
+                ),
+            );
         }
         ("snooze", Some(At(until))) => {
             line(text, format_args!("The snooze has ended: {} has passed.", at(until, now)));

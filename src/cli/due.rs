@@ -215,15 +215,22 @@ fn reason_of_wait(record: &Record) -> String {
 
 fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> String {
     let Some(due_at) = due_at else {
-        return "No reminder is due. relink waits until the user repairs the link.".to_owned();
+        return if record.muted {
+            "No reminder is due, because the link is muted. relink waits until the user repairs the link.".to_owned()
+        } else {
+            "No reminder is due any more. relink waits until the user repairs the link.".to_owned()
+        };
     };
     let snoozed = record.snoozed_until.filter(|until| until.0 >= due_at);
-    let because = if snoozed.is_some() { ", because an operator postponed it" } else { "" };
+    let because = if snoozed.is_some() { " (an operator postponed it until then)" } else { "" };
     let first = if record.episode.as_ref().is_some_and(|episode| episode.refused_at.is_some()) {
         " Before it, relink may ask Belvo for a login, to find out whether the link works again."
     } else {
         ""
     };
+    let incident =
+        if record.because.incident { " While the incident of the institution goes on, reminders wait." } else { "" };
+    let first = format!("{incident}{first}");
     let (number, due_at) = (sent_count.saturating_add(1), at(due_at, now));
     if observes {
         return format!(

@@ -248,6 +248,13 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
     Ok(text)
 }
 
+/// A name from outside. One that is no plain word is in quotation marks, so that it is not taken for a part of the sentence.
+fn name_in_sentence(name: &str) -> String {
+    let is_plain = name.chars().all(|letter| letter.is_alphanumeric() || "_-.@:+/".contains(letter));
+    let name = printable(name);
+    if is_plain { name } else { format!("\"{}\"", name.replace('"', "'")) }
+}
+
 /// The id of a link, its institution and user, and its state.
 pub(super) fn headline(text: &mut String, record: &Record) {
     headline_at(text, record, "is");
@@ -257,7 +264,7 @@ pub(super) fn headline(text: &mut String, record: &Record) {
 pub(super) fn headline_at(text: &mut String, record: &Record, verb: &str) {
     let of = [(" at ", &record.institution), (" of ", &record.external_id)];
     let of: String =
-        of.iter().filter_map(|(word, name)| Some(format!("{word}{}", printable(name.as_deref()?)))).collect();
+        of.iter().filter_map(|(word, name)| Some(format!("{word}{}", name_in_sentence(name.as_deref()?)))).collect();
     let state = word_of(record.state);
     let colour = colour_of(state);
     let id = printable(&record.link_id);

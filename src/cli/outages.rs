@@ -4,7 +4,7 @@ use super::client::History;
 use super::history::{Known, because, evidence};
 use super::output::{BOLD, DIM, line};
 use super::sentences::{at, of_action, of_notice, of_transition};
-use crate::contract::{CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, PromptWord};
+use crate::contract::{Because, CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, PromptWord};
 use crate::link::Timestamp;
 use crate::printable::{counted, printable};
 use crate::wording::of_cause;
@@ -35,8 +35,10 @@ pub(super) fn beginning(
     is_whole: bool,
     now: Timestamp,
 ) {
+    // The prompt has the same reason as the state of its step, and may be in the history when the state is not any more.
     let is_of_episode = |entry: &&HistoryEntry| {
-        entry.kind == HistoryKind::State && entry.body["episode"]["number"].as_u64() == Some(u64::from(number))
+        matches!(entry.kind, HistoryKind::State | HistoryKind::Notice)
+            && entry.body["episode"]["number"].as_u64() == Some(u64::from(number))
     };
     let began_at = at(opened_at, now);
     let changes = history.entries.iter().filter(is_of_episode);
@@ -48,6 +50,10 @@ pub(super) fn beginning(
         }
         return;
     };
+    if let Some(reported) = suspicion_before(history, &opened) {
+        line(text, format_args!("  First report, at {}: {}", at(reported.at.0, now), of_transition(&reported)));
+        line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&reported.origin)));
+    }
     line(text, format_args!("  It began at {began_at}: {}", of_transition(&opened)));
     line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&opened.origin)));
     if first == cause {
@@ -71,6 +77,15 @@ pub(super) fn beginning(
     }
 }
 
+/// The report that relink verified first, and that the transition `opened` has confirmed: soon after a repair a report may be a late one.
+fn suspicion_before(history: &History, opened: &Because) -> Option<Because> {
+    let states = history.entries.iter().filter(|entry| entry.kind == HistoryKind::State);
+    let before = states.take_while(|entry| because(entry).is_none_or(|because| because.at < opened.at));
+    let before: Vec<_> = before.collect();
+    let suspected = before.iter().rev().take_while(|entry| entry.body["suspicion"].is_object());
+    suspected.last().and_then(|entry| because(entry))
+}
+
 fn cause_in(state: &HistoryEntry) -> Option<CauseWord> {
     serde_json::from_value(state.body["episode"]["cause"].clone()).ok()
 }
@@ -80,8 +95,14 @@ fn cause_in(state: &HistoryEntry) -> Option<CauseWord> {
 pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) {
     let is_notice = |entry: &&HistoryEntry| matches!(entry.kind, HistoryKind::Notice | HistoryKind::Observed);
     let notices = || history.entries.iter().filter(is_notice);
-    let Some(ended) = notices().rfind(|entry| entry.name.as_deref() == Some("recovered")) else { return };
-    let Ok(episode) = serde_json::from_value::<EpisodeSummary>(ended.body["episode"].clone()) else { return };
+    // The removal of a link ends its open outage.
+    let ends = |entry: &HistoryEntry| matches!(entry.name.as_deref(), Some("recovered" | "removed"));
+    let of = |entry: &HistoryEntry| serde_json::from_value::<EpisodeSummary>(entry.body["episode"].clone()).ok();
+    let Some((ended, episode)) =
+        notices().rev().filter(|entry| ends(entry)).find_map(|entry| Some((entry, of(entry)?)))
+    else {
+        return;
+    };
     line(text, format_args!("\n{BOLD}The last outage, which is over{BOLD:#}  {DIM}{}{DIM:#}", printable(&episode.id)));
     beginning(text, history, (episode.number, episode.opened_at.0, episode.cause), true, now);
     messages_to_user(text, history, episode.number);
@@ -90,7 +111,11 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
     }
     line(
         text,
-        format_args!("  It ended at {}: relink {}.", at(ended.stored_at.0, now), of_notice("recovered", &ended.body)),
+        format_args!(
+            "  It ended at {}: relink {}.",
+            at(ended.stored_at.0, now),
+            of_notice(ended.name.as_deref().unwrap_or("?"), &ended.body)
+        ),
     );
     let later =
         |name: &str| notices().rfind(|entry| entry.sequence >= ended.sequence && entry.name.as_deref() == Some(name));
@@ -134,6 +159,10 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
             let (count, times) = (prompts.len(), times(&prompts));
             line(text, format_args!("  The user was prompted {count} times, at {times}: {}.", asked(last)));
         }
+    }
+    let shares = |entry: &&HistoryEntry| of_episode(entry) && !entry.body["because"]["person"].is_null();
+    if history.entries.iter().any(|entry| shares(&entry)) {
+        line(text, format_args!("  Messages about other links of the same user may have mentioned this link too."));
     }
     let Some(last) = reminders.last() else {
         return line(text, format_args!("  The user has not been reminded."));
@@ -198,6 +227,66 @@ mod tests {
         history.entries[2].body["gap"]["from"] = Value::Null;
         let text = shown(&history);
         assert!(text.contains("All data up to 2023-11-15T22:13:20.000Z had to be fetched"), "{text}");
+    }
+
+    fn summary_of(history: &History) -> String {
+        let text = super::super::history::show(history, None, Known::default(), NOW).unwrap();
+        anstream::adapter::strip_str(&text).to_string().split("What happens next").next().unwrap().to_owned()
+    }
+
+    /// The removal of a link ends its outage, also if an earlier one ended by a recovery.
+    #[test]
+    fn the_last_outage_of_a_removed_link_is_the_one_that_the_removal_ended() {
+        let mut history = super::super::history::tests::outage();
+        let mut removed = history.entries.last().unwrap().clone();
+        let episode = json!({"id": "a-e1", "number": 1, "cause": "credentials", "opened_at": "2023-11-14T22:13:20.000Z",
+            "prompts_count": 2, "attempts_count": 0});
+        let mut earlier = episode.clone();
+        (earlier["number"], earlier["id"]) = (json!(0), json!("a-e0"));
+        let ended = |name: &str, episode: Value, more: Value| {
+            notice(90, name, "2023-11-15T22:13:20.000Z", {
+                let mut body = more;
+                body["episode"] = episode;
+                body
+            })
+        };
+        (removed.body["state"], removed.body["episode"], removed.sequence) = (json!("removed"), Value::Null, 91);
+        history.entries.insert(0, ended("recovered", earlier, json!({"proof": "observed"})));
+        history.entries.push(ended("removed", episode, json!({"reason": "forgotten"})));
+        history.entries.push(removed);
+        let text = summary_of(&history);
+        assert!(text.contains("a-e1") && text.contains("the link is removed: an operator removed it"), "{text}");
+        assert!(text.contains("The user was prompted once") && text.contains("Reminders to the user: 1"), "{text}");
+    }
+
+    /// Soon after a repair a report is verified first, and the state is changed by the answer.
+    #[test]
+    fn an_outage_that_relink_has_verified_has_the_report_before_it() {
+        let mut history = super::super::history::tests::outage();
+        let opened = history
+            .entries
+            .iter()
+            .position(|entry| entry.body["because"]["to"] == "invalid" && entry.kind == HistoryKind::State);
+        let opened = opened.unwrap();
+        let mut suspected = history.entries[opened].clone();
+        suspected.body["suspicion"] = json!({"cause": "credentials"});
+        suspected.body["episode"] = Value::Null;
+        suspected.body["because"]["at"] = json!("2023-11-14T22:13:00.000Z");
+        suspected.body["because"]["origin"]["message_id"] = json!("w-0");
+        let because = &mut history.entries[opened].body["because"];
+        (because["event"], because["origin"]["kind"]) = (json!("observed_invalid"), json!("observation"));
+        history.entries.insert(opened, suspected);
+        let text = summary_of(&history);
+        assert!(text.contains("First report, at 2023-11-14T22:13:00.000Z") && text.contains("message w-0"), "{text}");
+        assert!(text.contains("relink read the link from Belvo: its status there is `invalid`"), "{text}");
+        // The prompt has the reason too, if the state is not in the history any more.
+        let prompt = history.entries.iter_mut().find(|entry| entry.name.as_deref() == Some("update_required")).unwrap();
+        prompt.body["episode"]["cause"] = json!("credentials");
+        history.entries.retain(|entry| entry.kind != HistoryKind::State || entry.body["version"] != 2);
+        assert!(
+            summary_of(&history)
+                .contains("It began at 2023-11-14T22:13:20.000Z (25 h ago): Belvo reported in a webhook")
+        );
     }
 
     /// The cause of the beginning is the one that was reported then.

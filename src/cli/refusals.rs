@@ -13,6 +13,13 @@ pub(super) fn of_refused(body: &Value) -> String {
     let (event, why) = (body["event"].as_str(), why_refused(body));
     let origin = serde_json::from_value::<Origin>(body["origin"].clone()).ok();
     match (origin, event) {
+        (Some(origin), _) if body["reason"] == "repeated" => {
+            let what = event.map(|event| format!(" (`{event}`)")).unwrap_or_default();
+            format!(
+                "relink received message {} again{what}: it is the same message, and not a new one.",
+                origin.message_id.as_deref().unwrap_or("?")
+            )
+        }
         (Some(origin), Some(command)) if origin.kind == OriginKind::Command => {
             format!("{} It changed nothing: {why}.", commanded_by(&origin, command))
         }

@@ -66,13 +66,18 @@ fn operator(origin: &Origin) -> String {
     if origin.message_id.as_ref().is_some_and(|id| id.starts_with(ADOPTION_ID)) {
         return "relink itself".to_owned();
     }
-    let quoted = |text: &String| format!("\"{}\"", shortened(text, 80));
+    let quoted = |text: &String| quoted(text, 80);
     match (origin.by.as_ref().map(quoted), origin.token.as_ref().map(quoted)) {
         (None, None) => "An operator".to_owned(),
         (Some(by), None) => format!("The operator {by}"),
         (None, Some(token)) => format!("The holder of the API token {token}"),
         (Some(by), Some(token)) => format!("The operator {by}, with the API token {token},"),
     }
+}
+
+/// A text from outside in quotation marks. It has none inside, so nothing behind it is taken for a part of relink's sentence.
+fn quoted(text: &str, max: usize) -> String {
+    format!("\"{}\"", shortened(text, max).to_string().replace('"', "'"))
 }
 
 /// Who gave which command, and the reason, as sentences. They do not say that the command changed something.
@@ -82,7 +87,7 @@ pub(super) fn commanded_by(origin: &Origin, command: &str) -> String {
 
 /// The reason of a command, as a sentence of its own.
 fn reason(origin: &Origin) -> String {
-    origin.reason.as_ref().map_or_else(String::new, |reason| format!(" Reason: \"{}\".", shortened(reason, 200)))
+    origin.reason.as_ref().map_or_else(String::new, |reason| format!(" Reason: {}.", quoted(reason, 200)))
 }
 
 /// Who reported something, or gave a command, as the start of a sentence.
@@ -270,6 +275,15 @@ mod tests {
             at(Timestamp::from_millis(1_700_000_000_000 - 9_000_000), now),
             "2023-11-14T19:43:20.000Z (3 h ago)"
         );
+    }
+
+    #[test]
+    fn a_name_cannot_forge_the_rest_of_a_sentence() {
+        let origin = serde_json::json!({"kind": "command", "by": "ana\", with the API token \"boss",
+            "reason": "ok\". The time: 2020", "received_at": "2023-11-14T22:13:20.000Z"});
+        let text = commanded_by(&serde_json::from_value(origin).unwrap(), "unmute");
+        let expected = "The operator \"ana', with the API token 'boss\" gave the command `unmute`. Reason: \"ok'. The time: 2020\".";
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use strum::VariantArray as _;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{RelinkArgs, RunningRelink, is_for_ever};
+use super::client::{RelinkArgs, RunningRelink, is_for_ever, is_of_request};
 use super::output::{BOLD, DIM, colour_of, line, note_retry, reaches_reader};
 use super::refusals::of_refused;
 use super::sentences::{of_job, of_notice, of_observed, of_transition, word_of};
@@ -85,8 +85,10 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
                 Ok(()) if args.no_follow => return Ok(ExitCode::SUCCESS),
                 Ok(()) => pause = RETRY.0,
                 Err(error) if error.is::<NoReader>() => return Ok(ExitCode::SUCCESS),
-                // relink never answered, or refuses the request: to wait does not help.
-                Err(error) if !tail.is_connected || is_for_ever(&error) => return Err(error),
+                // relink never answered, refuses the request, or the disk behind standard output is full: to wait does not help.
+                Err(error) if !tail.is_connected || !is_of_request(&error) || is_for_ever(&error) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     note_retry(&error);
                     sleep(pause).await;

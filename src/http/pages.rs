@@ -41,6 +41,7 @@ use crate::config::{Config, WidgetPlace};
 use crate::contract::IncidentChange;
 use crate::link::{Link, LinkId, Policy, Prompt};
 use crate::repair::{Claims, Locale, Look, Page, Purpose, RepairLinks, Shown, Trouble, View};
+use crate::store::{Store, StoreError};
 use crate::trace;
 
 /// The path of all pages.
@@ -48,6 +49,9 @@ pub(super) const PATH: &str = "/repair";
 
 /// How often the page looks whether an input has changed the link.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How many links, each of which supersedes the one before, are looked up.
+const SUCCESSORS_MAX: usize = 8;
 
 /// How many tokens, and how many callbacks, relink takes for one link in this time.
 const ATTEMPTS_MAX: u32 = 12;
@@ -247,8 +251,7 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
         let stored = store.get(&id)?;
         let (link, began) = stored.map(|stored| stored.link_and_trace()).transpose()?.unzip();
         let institution = link.as_ref().and_then(|link| link.profile.institution.clone());
-        let superseded_by = link.as_ref().and_then(|link| link.state.episode()?.superseded_by.as_ref());
-        let successor = superseded_by.map(|id| store.get(id)).transpose()?.flatten().map(|stored| stored.head.state);
+        let successor = link.as_ref().map(|link| last_successor(store, link)).transpose()?.flatten();
         let has_incident = match institution {
             Some(institution) => store
                 .incidents()?
@@ -262,7 +265,7 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
     trace::note("relink.link.id", || claims.link.to_string());
     // The visit is hours after the outage began, so it is a trace of its own.
     began.iter().for_each(trace::link_to);
-    let view = View::of(&claims, link.as_ref(), successor, server.clock.now());
+    let view = View::of(&claims, link.as_ref(), successor.as_ref(), server.clock.now());
     let episode = link.as_ref().and_then(|link| link.state.episode());
     let is_down = has_incident || episode.is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. }));
     let announced = link.as_ref().and_then(|link| link.institution_outage);
@@ -270,6 +273,18 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
     let trouble = if is_promised { Trouble::BankDownAndPromised } else { Trouble::BankDown };
     let trouble = Some(trouble).filter(|_| is_down && view.may_start());
     Ok(Opened { claims, link, view, trouble })
+}
+
+/// The link that supersedes this one, or that supersedes its successor, and so on: the newest one that the store has.
+fn last_successor(store: &dyn Store, link: &Link) -> Result<Option<Link>, StoreError> {
+    let mut last: Option<Link> = None;
+    for _ in 0..SUCCESSORS_MAX {
+        let superseded_by =
+            last.as_ref().unwrap_or(link).state.episode().and_then(|episode| episode.superseded_by.as_ref());
+        let Some(stored) = superseded_by.map(|id| store.get(id)).transpose()?.flatten() else { break };
+        last = Some(stored.link()?);
+    }
+    Ok(last)
 }
 
 /// Waits until the link has changed as `is_it` asks, or the time is over.

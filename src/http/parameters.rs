@@ -77,6 +77,15 @@ impl Query {
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// A text that links are filtered by; `None` if it is absent. An empty one is refused: a program whose variable is empty by mistake would
+    /// get all links.
+    pub(super) fn filter(&self, name: &str) -> Result<Option<String>, Problem> {
+        match self.0.iter().find(|(found, _)| found == name) {
+            Some((_, value)) if value.is_empty() => Err(bad(name, "must not be empty; leave it out to get all")),
+            found => Ok(found.map(|(_, value)| value.clone())),
+        }
+    }
+
     /// The parsed value of a parameter; `None` if it is absent or empty.
     pub(super) fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.text(name).map(|text| text.parse().map_err(|error| bad(name, &format!("{error}")))).transpose()

@@ -55,8 +55,8 @@ async fn page(
     query.only(&["institution", "external_id", "limit", "after"])?;
     let query = store::Query {
         state: None,
-        institution: query.text("institution").map(str::to_owned),
-        external_id: query.text("external_id").map(str::to_owned),
+        institution: query.filter("institution")?,
+        external_id: query.filter("external_id")?,
         institution_user_id: None,
         after: query.parse("after")?,
         limit: query.limit(LINKS_ON_PAGE)?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use strum::IntoStaticStr;
 
 use super::link::Claims;
-use crate::link::{AttemptEnd, Cause, Link, State, StateName, Timestamp, UpdatePhase};
+use crate::link::{AttemptEnd, Cause, Link, Prompt, State, StateName, Timestamp, UpdatePhase};
 
 /// If the oldest message of the journal has waited for this time, NATS is probably away. A busy relink takes much less.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
@@ -61,8 +61,8 @@ pub enum Need {
 }
 
 impl View {
-    /// The view of the link for a signed link with these claims. `successor` is the state of the link that supersedes it, if there is one.
-    pub fn of(claims: &Claims, link: Option<&Link>, successor: Option<StateName>, now: Timestamp) -> Self {
+    /// The view of the link for a signed link with these claims. `successor` is the link that supersedes it, if relink knows one.
+    pub fn of(claims: &Claims, link: Option<&Link>, successor: Option<&Link>, now: Timestamp) -> Self {
         let Some(link) = link else { return Self::Unknown };
         let Some(episode) = link.state.episode() else {
             return match link.state.name() {
@@ -82,11 +82,13 @@ impl View {
                 // A new token never disturbs the check (`restart_update` in `link::repair`).
                 if *asked_count > 1 && now < claims.expires_at { Self::StillChecking } else { Self::Checking }
             }
-            // Without a button: it would create tokens, and so prolong the attempt, for ever.
+            // Without a button: it would create tokens, and so prolong the attempt, for ever. No newer message about a superseded link comes.
+            _broken if now >= claims.expires_at && episode.superseded_by.is_some() => Self::Replaced,
             _broken if now >= claims.expires_at => Self::Expired,
             State::Updating { phase: UpdatePhase::WithUser { .. }, .. } => Self::InProgress,
-            _broken if episode.superseded_by.is_some() && successor != Some(StateName::Removed) => {
-                Self::Superseded(Successor::of(successor))
+            _broken if episode.superseded_by.is_some() && !successor.is_some_and(is_removed) => {
+                // The user of a broken successor who was not prompted has to do nothing now.
+                Successor::of(successor).map_or(Self::Replaced, Self::Superseded)
             }
             // Nothing was claimed, so nothing stops the user from trying again at once.
             _broken => Self::NeedsYou(Need::of(link, episode.cause)),
@@ -124,13 +126,17 @@ impl View {
 }
 
 impl Successor {
-    /// relink superseded the link because the successor worked.
-    const fn of(state: Option<StateName>) -> Self {
-        match state {
-            Some(StateName::Invalid | StateName::TokenRequired | StateName::Updating) => Self::NeedsYou,
-            Some(StateName::Valid | StateName::Unconfirmed | StateName::Removed) | None => Self::Works,
+    /// What the successor shows. relink superseded the link because it worked. `None`: it is broken, and its user was not prompted.
+    fn of(link: Option<&Link>) -> Option<Self> {
+        match link.and_then(|link| Some((link, link.state.episode()?))) {
+            None => Some(Self::Works),
+            Some((link, episode)) => (episode.prompt == Prompt::Sent && !link.muted).then_some(Self::NeedsYou),
         }
     }
+}
+
+fn is_removed(link: &Link) -> bool {
+    link.state.name() == StateName::Removed
 }
 
 impl Need {
@@ -150,7 +156,7 @@ impl Need {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{Consent, Episode, EpisodeNumber, Prompt};
+    use crate::link::{Consent, Episode, EpisodeNumber};
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
     const LATER: Timestamp = Timestamp::from_millis(1_790_000_600_000);
@@ -214,7 +220,7 @@ mod tests {
         let superseded = Episode { superseded_by: Some("new".parse().unwrap()), ..episode(2, Cause::Credentials) };
         assert_eq!(view(State::broken(superseded.clone()), NOW), View::Superseded(Successor::Works));
         assert!(View::Superseded(Successor::Works).may_start());
-        assert_eq!(view(State::broken(superseded.clone()), LATER), View::Expired);
+        assert_eq!(view(State::broken(superseded.clone()), LATER), View::Replaced, "no newer message comes");
         let phase = UpdatePhase::WithUser { started_at: NOW, until: LATER };
         assert_eq!(view(State::Updating { episode: superseded, phase }, NOW), View::InProgress);
     }
@@ -222,16 +228,19 @@ mod tests {
     #[test]
     fn a_superseded_link_is_asked_for_again_when_the_newer_one_is_removed() {
         let superseded_by = Some("new".parse().unwrap());
-        let episode = Episode { superseded_by, ..episode(2, Cause::Credentials) };
-        let link = Link { state: State::broken(episode), ..Link::unknown("link".parse().unwrap(), NOW) };
+        let superseded = Episode { superseded_by, ..episode(2, Cause::Credentials) };
+        let link = Link { state: State::broken(superseded), ..Link::unknown("link".parse().unwrap(), NOW) };
         let claims = Claims { link: link.id.clone(), episode: EpisodeNumber(2), expires_at: LATER, attempt: 0 };
+        let newer = |state| Link { state, ..Link::unknown("new".parse().unwrap(), NOW) };
+        let broken = |prompt| State::broken(Episode { prompt, ..episode(1, Cause::Token) });
         for (successor, expected) in [
-            (Some(StateName::Valid), View::Superseded(Successor::Works)),
-            (Some(StateName::Invalid), View::Superseded(Successor::NeedsYou)),
-            (Some(StateName::Removed), View::NeedsYou(Need::Credentials)),
+            (Some(newer(State::Valid { suspicion: None })), View::Superseded(Successor::Works)),
+            (Some(newer(broken(Prompt::Sent))), View::Superseded(Successor::NeedsYou)),
+            (Some(newer(broken(Prompt::Muted))), View::Replaced),
+            (Some(newer(State::Removed)), View::NeedsYou(Need::Credentials)),
             (None, View::Superseded(Successor::Works)),
         ] {
-            assert_eq!(View::of(&claims, Some(&link), successor, NOW), expected);
+            assert_eq!(View::of(&claims, Some(&link), successor.as_ref(), NOW), expected);
         }
     }
 

@@ -317,6 +317,13 @@ async fn a_superseded_link_needs_nothing_and_can_still_be_repaired() {
     scene.bench.put(newer, "erebor_mx_retail", broken(1));
     let page = scene.get(&format!("{token}?locale=en")).await;
     assert!(page.text.contains("The new connection needs you too"), "{}", page.text);
+    // Of a chain the last link counts.
+    let newest = Some("22222222-2222-4222-8222-222222222222".parse().unwrap());
+    let chain = Episode { superseded_by: newest, ..episode(1, Cause::Credentials) };
+    scene.bench.put(newer, "erebor_mx_retail", State::Invalid { episode: chain });
+    scene.bench.put("22222222-2222-4222-8222-222222222222", "erebor_mx_retail", State::Valid { suspicion: None });
+    let page = scene.get(&format!("{token}?locale=en")).await;
+    assert!(page.text.contains("The new connection works"), "{}", page.text);
     scene.bench.put(newer, "erebor_mx_retail", State::Removed);
     let page = scene.get(&format!("{token}?locale=en")).await;
     assert!(page.text.contains("<h1>Reconnect Erebor</h1>"), "{}", page.text);

@@ -20,12 +20,21 @@ use crate::world::{is_header_value, is_webhook_url};
 /// The default number of webhooks in transit at the same time.
 const DELIVERIES_AT_ONCE: usize = 4;
 
+/// Reads an address to listen on. `localhost` is the IPv4 address of this machine.
+///
+/// # Errors
+/// The text is neither an IP address with a port nor `localhost` with a port.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    address.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8490 or localhost:8490".to_owned())
+}
+
 /// The flags of a sandbox.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("receiver").multiple(true))]
 pub struct SandboxArgs {
     /// The address to listen on. The control API has no authentication, so keep it on the loopback interface.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8490")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address, default_value = "127.0.0.1:8490")]
     pub listen: SocketAddr,
     /// The URL that receives webhooks, such as http://127.0.0.1:8480/webhooks/belvo; without it they are recorded and not sent.
     #[arg(long, value_name = "URL", value_parser = webhook_url, group = "receiver")]

@@ -66,7 +66,7 @@ mod new_link;
 mod server;
 
 pub use bank::RefreshOutcome;
-pub use cli::{SandboxArgs, run};
+pub use cli::{SandboxArgs, listen_address, run};
 pub use clock::SandboxTime;
 pub use config::{SandboxConfig, WebhookDelivery};
 pub use consent::ConsentLack;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::os;
+use crate::printable::printable;
 
 /// The commands, for the user.
 pub(super) const HELP: &str = "Type a letter and Enter: b breaks a link (wrong password), t breaks a link (token required), \
@@ -87,10 +88,10 @@ fn find(belvo: &Control, name: Option<&str>, fits: impl Fn(&str) -> bool) -> any
         bail!("there is no such link; `l` lists all links, `n` adds one");
     };
     let id = link["id"].as_str().and_then(|id| id.parse().ok()).context("a link has an id")?;
-    Ok((id, link["external_id"].as_str().unwrap_or("the user").to_owned()))
+    Ok((id, printable(link["external_id"].as_str().unwrap_or("the user"))))
 }
 
 fn shown(link: &Value) -> String {
-    let text = |name: &str| link[name].as_str().unwrap_or("-").to_owned();
+    let text = |name: &str| printable(link[name].as_str().unwrap_or("-"));
     format!("{}  {:<10} {:<20} {}", text("id"), text("external_id"), text("institution"), text("status"))
 }

@@ -39,10 +39,10 @@ pub struct DevArgs {
     #[arg(long, value_name = "DIR", default_value = "relink-dev")]
     pub data_dir: PathBuf,
     /// Address and port of relink; loopback only
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8480")]
+    #[arg(long, value_name = "ADDRESS", value_parser = belvo_sandbox::listen_address, default_value = "127.0.0.1:8480")]
     pub listen: SocketAddr,
     /// Address and port of the sandbox, the stand-in for Belvo; loopback only
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8490")]
+    #[arg(long, value_name = "ADDRESS", value_parser = belvo_sandbox::listen_address, default_value = "127.0.0.1:8490")]
     pub sandbox_listen: SocketAddr,
     /// Port of nats-server [default: 4222 or, if that is in use at the first start, a free one]
     #[arg(long, value_name = "PORT")]
@@ -70,14 +70,14 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     let mut sources = Sources { file: args.config.clone(), environment, ..Sources::default() };
     let mut config = Config::load(&sources)?.config;
     if config.repair.is_none() && args.listen.port() != 0 {
-        let key = repair_key(&args.data_dir)?;
+        let key = kept_secret(&args.data_dir, "repair-key")?;
         let page = [("RELINK_REPAIR_BASE_URL", format!("http://{}", args.listen)), ("RELINK_REPAIR_KEYS", key)];
         sources.environment.extend(page.map(|(name, value)| (name.into(), value.into())));
         config = Config::load(&sources)?.config;
     }
     if config.http.webhook_secrets.is_empty() {
         // Other settings follow from it, such as the header of forwarded webhooks.
-        let secret = format!("Bearer {}", Uuid::new_v4().simple());
+        let secret = format!("Bearer {}", kept_secret(&args.data_dir, "webhook-secret")?);
         sources.environment.push(("RELINK_WEBHOOK_SECRETS".into(), secret.into()));
         config = Config::load(&sources)?.config;
     }
@@ -185,15 +185,15 @@ fn exports(directory: &Path) -> PathBuf {
     directory.join("exports")
 }
 
-/// The key that signs the repair links. It stays the same, so that a link works after a restart too.
-fn repair_key(directory: &Path) -> anyhow::Result<String> {
-    let path = directory.join("repair-key");
-    if let Ok(key) = std::fs::read_to_string(&path) {
-        return Ok(key);
+/// A secret in a file of this name. It stays the same, so that repair links and the settings of other terminals work after a restart too.
+fn kept_secret(directory: &Path, name: &str) -> anyhow::Result<String> {
+    let path = directory.join(name);
+    if let Ok(secret) = std::fs::read_to_string(&path) {
+        return Ok(secret);
     }
-    let key = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    os::write_private(&path, &key).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(key)
+    let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    os::write_private(&path, &secret).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(secret)
 }
 
 /// Prints the commands for another terminal, and writes them into a file that a shell can read.
