@@ -333,14 +333,11 @@ fn done(text: &mut String, command: &str, record: &Record, now: Timestamp) {
             line(text, format_args!("Its user gets no prompt and no reminder until `relink unmute {link}`."))
         }
         ("snooze", Some(At(until))) if until > now => {
-            line(
-                text,
-                format_args!(
-                    "Its user gets no reminder about this outage before {}. A prompt of a later outage is sent all the same; \
-                     `relink mute` stops all messages.",
-                    at(until, now)
-                ),
-            );
+            line(text, format_args!("Its user gets no reminder before {}.", at(until, now)));
+            if record.episode.is_some() {
+                let rest = "The snooze ends with this outage: a later one has its prompt and reminders. `relink mute` stops all messages.";
+                line(text, format_args!("{rest}"));
+            }
         }
         ("snooze", Some(At(until))) => {
             line(text, format_args!("The snooze has ended: {} has passed.", at(until, now)));

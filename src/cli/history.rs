@@ -190,7 +190,13 @@ fn about_message(text: &mut String, entry: &HistoryEntry, id: &str) {
         HistoryKind::Refused => line(text, format_args!("  It is the record of an input that changed nothing.")),
     }
     if let Some(because) = because {
-        line(text, format_args!("  The reason, at {}: {}", because.at.0, of_transition(&because)));
+        let reason = match name {
+            "reminder" if because.origin.kind == OriginKind::Timer => {
+                "The link is still broken, and the time of this reminder has come.".to_owned()
+            }
+            _ => of_transition(&because),
+        };
+        line(text, format_args!("  The reason, at {}: {reason}", because.at.0));
         line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
     }
 }

@@ -49,6 +49,12 @@ const COLUMNS: [Column; 8] = [
     Column::always("NEXT"),
 ];
 
+/// The longest name in a table on a terminal, in characters: a UUID.
+const CELL_LENGTH_MAX: usize = 36;
+
+/// The length of a name that was too long.
+const SHORTENED_LENGTH: usize = 20;
+
 /// What `--held` does not list in observe mode.
 const HELD_WHILE_OBSERVING: &str = "relink only observes: it records prompts and sends none. Recorded prompts count as sent, so their links are not listed.\n";
 
@@ -136,7 +142,14 @@ fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) ->
     if listed.links.is_empty() {
         return "no link matches\n".to_owned();
     }
-    let rows: Vec<_> = listed.links.iter().map(|link| row(&printable_json(link), observes, now)).collect();
+    let mut rows: Vec<_> = listed.links.iter().map(|link| row(&printable_json(link), observes, now)).collect();
+    if width.is_some() {
+        // One long name must not take the room of a column from all the others.
+        for [_, _, _, institution, external_id, ..] in &mut rows {
+            shorten(institution);
+            shorten(external_id);
+        }
+    }
     let mut text = table_of(&COLUMNS, &rows, width);
     let count = listed.links.len();
     if listed.has_more {
@@ -161,6 +174,12 @@ fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 8] {
         ["link_id", "state", "institution", "external_id"].map(|field| text(&link[field]));
     let cause = text(&link["episode"]["cause"]);
     [id, state, since, institution, external_id, cause, prompt(&link["episode"], observes), next]
+}
+
+fn shorten(cell: &mut String) {
+    if cell.chars().count() > CELL_LENGTH_MAX {
+        *cell = cell.chars().take(SHORTENED_LENGTH - 1).chain(['…']).collect();
+    }
 }
 
 /// The messages that the user of a link got about its outage.
@@ -285,6 +304,7 @@ mod tests {
         links.retain(|(state, _)| *state != "removed");
         let mut links: Vec<_> = links.into_iter().map(|(state, fields)| example(state, fields)).collect();
         links.push(example("valid", json!({"external_id": "pedro de la casa grande"})));
+        links.push(example("valid", json!({"external_id": "x".repeat(300)})));
         let listed = Listed { links, unreadable: Vec::new(), has_more: true };
         let mut all = String::new();
         for width in [120, 80, 50] {

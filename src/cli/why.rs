@@ -20,7 +20,7 @@ The token is --token, or the first of RELINK_API_TOKENS. The address is --url, o
 
 /// What to do with an id that is none of a link.
 const NOT_A_LINK: &str =
-    "is this the id of an input, from the evidence of a change? Then give the id of the link, and this id with --input";
+    "If this is the id of an input, from the evidence of a change, give the id of the link, and this id with --input.";
 
 #[derive(Args, Debug)]
 pub(super) struct WhyArgs {
@@ -56,7 +56,7 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str, input: Option
             let last = relink.last_state(link).await.map_err(|_| error)?;
             return history::show_last_state(&last, observes, clock::now());
         }
-        Err(error) if status_of(&error) == Some(NOT_FOUND) => return Err(error.context(NOT_A_LINK)),
+        Err(error) if status_of(&error) == Some(NOT_FOUND) => return Err(anyhow::anyhow!("{error:#} {NOT_A_LINK}")),
         Err(error) => return Err(error),
     };
     // A UUID has several spellings; message ids contain the one that relink uses.
