@@ -3,14 +3,16 @@
   "use strict";
   const { view, trouble, state, check, next } = document.body.dataset;
   const PAUSE_MS = 2500, PAUSE_MAX_MS = 60000;
-  let failures = 0, looks = 0, timer = 0;
+  let failures = 0, looks = 0, timer = 0, isLeaving = false;
 
   async function look() {
     clearTimeout(timer);
-    if (document.hidden) return;
+    if (document.hidden || isLeaving) return;
     try {
       const answer = await fetch(state, { cache: "no-store" });
       const seen = await answer.json();
+      // The button has been pressed meanwhile: to load this page again would cancel the answer to it.
+      if (isLeaving) return;
       if (seen.view !== view || seen.trouble !== trouble) return location.replace(next);
       failures = 0;
     } catch {
@@ -29,6 +31,9 @@
   }
   addEventListener("pageshow", (event) => { if (event.persisted) location.replace(next || location.href); });
   for (const form of document.forms) {
-    form.addEventListener("submit", () => { form.querySelector("button").disabled = true; });
+    form.addEventListener("submit", () => {
+      isLeaving = true;
+      form.querySelector("button").disabled = true;
+    });
   }
 })();

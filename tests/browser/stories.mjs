@@ -160,6 +160,34 @@ const stories = {
     await user.leave();
   },
 
+  async "a look at the state does not overtake the button"() {
+    const link = await Link.broken("page");
+    const user = await User.with();
+    let release, looked;
+    const pressed = new Promise((resolve) => { release = resolve; });
+    const seen = new Promise((resolve) => { looked = resolve; });
+    // The answer to the look has the state after the button, and arrives before the answer to the button.
+    await user.page.route(/\/state(\?|$)/, async (route) => {
+      await pressed;
+      await route.fulfill({ json: { view: "in_progress" } });
+      looked();
+    });
+    await user.page.route(/\/repair\/[^/?]+(\?|$)/, async (route) => {
+      if (route.request().method() === "POST") {
+        release();
+        await seen;
+      }
+      await route.continue();
+    });
+    const look = user.page.waitForRequest(/\/state(\?|$)/);
+    await user.open(link.url);
+    await look;
+    await user.press("Reconnect now");
+    await user.page.frameLocator("iframe").getByRole("button", { name: "Give the right password" }).waitFor();
+    await user.page.unrouteAll({ behavior: "ignoreErrors" });
+    await user.leave();
+  },
+
   async "expired, replaced, removed and wrong links"() {
     const link = await Link.broken("hosted");
     const user = await User.with({ phone: true });
