@@ -144,8 +144,8 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
         })?;
     }
     // What is not handled in time may still be handled, but nobody knows with which result.
-    let is_found = read.as_ref().is_none_or(|read| read.as_ref().is_some_and(|read| !read.is_of_no_link()));
-    let is_failure = handled.as_ref().is_none_or(Handled::is_failure) || !is_found;
+    let is_failure = handled.as_ref().is_none_or(Handled::is_failure)
+        || read.is_some_and(|read| read.as_ref().is_none_or(Read::is_of_no_link));
     Ok(if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -185,8 +185,8 @@ impl Handled {
 
     /// What a read after the command has found: the state of the link after it, or why it changed nothing.
     fn answer(&self, history: &History) -> Option<Read> {
-        let later = history.entries.iter().filter(|entry| entry.sequence > self.result.sequence);
-        let answer = later.into_iter().find(|entry| origin_of(entry).is_some_and(|of| of["kind"] == "observation"))?;
+        let mut later = history.entries.iter().filter(|entry| entry.sequence > self.result.sequence);
+        let answer = later.find(|entry| origin_of(entry).is_some_and(|of| of["kind"] == "observation"))?;
         let mut states = history.entries.iter().filter(|entry| entry.kind == HistoryKind::State);
         let state = states.rfind(|entry| entry.sequence <= answer.sequence)?;
         Some(Read { answer: answer.clone(), state: state.clone() })
@@ -208,7 +208,7 @@ struct Read {
 }
 
 impl Read {
-    /// Whether neither relink nor Belvo knew the link: the command is the first thing that relink heard of it.
+    /// Whether neither relink nor Belvo knew the link: the command is the first message about it.
     fn is_of_no_link(&self) -> bool {
         let body = &self.state.body;
         body["because"]["event"] == EventName::ObservedMissing.as_str() && body["version"].as_u64() <= Some(2)

@@ -12,7 +12,7 @@ use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{of_job, of_notice, of_observed, of_person, of_transition, word_of};
+use super::sentences::{in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
 use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
@@ -283,7 +283,7 @@ pub(super) fn evidence(origin: &Origin) -> String {
     // The sentence of a command names its token. A webhook has one only if a dead letter was replayed with it.
     let token = origin.token.as_deref().filter(|_| origin.kind != OriginKind::Command).map(|token| {
         let verb = if origin.kind == OriginKind::Webhook { "replayed" } else { "sent" };
-        format!(", {verb} with the API token \"{}\"", printable(token))
+        format!(", {verb} with the API token {}", in_quotes(&printable(token)))
     });
     format!("{source}, {verb} {}{input}{id}{}", origin.received_at.0, token.unwrap_or_default())
 }

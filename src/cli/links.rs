@@ -11,7 +11,7 @@ use super::client::{RelinkArgs, RunningRelink};
 use super::due::{next_in_short, next_steps};
 use super::listing::{Field, Listed, Order, Wanted, read};
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
-use super::sentences::{at, span, word_of};
+use super::sentences::{at, in_quotes, span, word_of};
 use super::tables::{Column, table_of};
 use super::watching::{Output, print_each};
 use crate::clock;
@@ -271,7 +271,7 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
 fn name_in_sentence(name: &str) -> String {
     let is_plain = name.chars().all(|letter| letter.is_alphanumeric() || "_-.@:+/".contains(letter));
     let name = printable(name);
-    if is_plain { name } else { format!("\"{}\"", name.replace('"', "'")) }
+    if is_plain { name } else { in_quotes(&name) }
 }
 
 /// The id of a link, its institution and user, and its state.

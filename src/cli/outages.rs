@@ -160,8 +160,7 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
             line(text, format_args!("  The user was prompted {count} times, at {times}: {}.", asked(last)));
         }
     }
-    let shares = |entry: &&HistoryEntry| of_episode(entry) && !entry.body["because"]["person"].is_null();
-    if history.entries.iter().any(|entry| shares(&entry)) {
+    if history.entries.iter().filter(of_episode).any(|entry| !entry.body["because"]["person"].is_null()) {
         line(text, format_args!("  Messages about other links of the same user may have mentioned this link too."));
     }
     let Some(last) = reminders.last() else {

@@ -66,7 +66,7 @@ fn operator(origin: &Origin) -> String {
     if origin.message_id.as_ref().is_some_and(|id| id.starts_with(ADOPTION_ID)) {
         return "relink itself".to_owned();
     }
-    let quoted = |text: &String| quoted(text, 80);
+    let quoted = |text: &String| in_quotes(&shortened(text, 80));
     match (origin.by.as_ref().map(quoted), origin.token.as_ref().map(quoted)) {
         (None, None) => "An operator".to_owned(),
         (Some(by), None) => format!("The operator {by}"),
@@ -75,9 +75,9 @@ fn operator(origin: &Origin) -> String {
     }
 }
 
-/// A text from outside in quotation marks. It has none inside, so nothing behind it is taken for a part of relink's sentence.
-fn quoted(text: &str, max: usize) -> String {
-    format!("\"{}\"", shortened(text, max).to_string().replace('"', "'"))
+/// A printable text from outside in quotation marks. It has none inside, so nothing behind it is taken for a part of relink's sentence.
+pub(super) fn in_quotes(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "'"))
 }
 
 /// Who gave which command, and the reason, as sentences. They do not say that the command changed something.
@@ -87,7 +87,10 @@ pub(super) fn commanded_by(origin: &Origin, command: &str) -> String {
 
 /// The reason of a command, as a sentence of its own.
 fn reason(origin: &Origin) -> String {
-    origin.reason.as_ref().map_or_else(String::new, |reason| format!(" Reason: {}.", quoted(reason, 200)))
+    origin
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(" Reason: {}.", in_quotes(&shortened(reason, 200))))
 }
 
 /// Who reported something, or gave a command, as the start of a sentence.

@@ -137,20 +137,19 @@ pub(super) fn is_silent(link: &Link, state: &State) -> bool {
 /// Whether nobody repairs the link and its prompt will be sent later: `institution_restored` comes with it, so that it does not say that
 /// there is nothing to do.
 fn waits_with_prompt(state: &State) -> bool {
-    match state {
-        State::Invalid { episode } | State::TokenRequired { episode } => {
-            matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. } | Prompt::Unidentified { .. })
-        }
-        State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => false,
-    }
+    let prompt = prompt_of_broken(state);
+    matches!(prompt, Some(Prompt::Deferred { .. } | Prompt::Postponed { .. } | Prompt::Unidentified { .. }))
 }
 
 /// Whether nobody repairs the link and its prompt is deferred.
 fn waits_for_incident(state: &State) -> bool {
+    matches!(prompt_of_broken(state), Some(Prompt::Deferred { .. }))
+}
+
+/// The prompt of a broken link that nobody repairs.
+fn prompt_of_broken(state: &State) -> Option<Prompt> {
     match state {
-        State::Invalid { episode } | State::TokenRequired { episode } => {
-            matches!(episode.prompt, Prompt::Deferred { .. })
-        }
-        State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => false,
+        State::Invalid { episode } | State::TokenRequired { episode } => Some(episode.prompt),
+        State::Unconfirmed | State::Valid { .. } | State::Updating { .. } | State::Removed => None,
     }
 }

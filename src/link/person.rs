@@ -107,7 +107,7 @@ impl Person {
         });
         let is_replaced = |old: &Link| others.values().chain([&link]).any(|new| succeeds(new, old, policy));
         let waiting = others.values().filter_map(|other| Some((other, other.waits_for_user(now, policy)?)));
-        // Whoever has given a new consent, which is a new link, lets the old one end.
+        // A user who has given a new consent, which is a new link, lets the old one end.
         let waiting =
             waiting.filter(|(other, waiting)| !(matches!(waiting.need, Need::Renewal { .. }) && is_replaced(other)));
         let waiting: Vec<_> = waiting.map(|(_, waiting)| waiting).collect();

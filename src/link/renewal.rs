@@ -46,12 +46,14 @@ impl TransitionBuilder<'_> {
             Turn::Now => wait,
             Turn::Mentioned => None,
         };
-        if let (Some(until), None) = (postponed_until, &successor) {
+        if successor.is_none()
+            && let Some(until) = postponed_until
+        {
             consent.postponed_until = Some(until);
             return Ok(state);
         }
         (consent.announced, consent.rung, consent.postponed_until) = (Some(due), rung, None);
-        // Whoever has given a new consent, which is a new link, lets the old one end.
+        // A user who has given a new consent, which is a new link, lets the old one end.
         if turn == Turn::Now && successor.is_none() {
             self.send_message(Notice::ConsentExpiring { due_at: due.at(), rung }, None);
         }

@@ -187,8 +187,8 @@ async fn present_streams(context: &jetstream::Context, config: &Config) -> anyho
 
 /// A directory for the streams that are replaced, beside the store.
 fn first_free(data: &Path) -> PathBuf {
-    let numbered = (1_u32..).map(|number| data.join(format!("streams.replaced-{number}")));
-    numbered.into_iter().find(|path| !path.exists()).expect("there are more numbers than directories")
+    let mut numbered = (1_u32..).map(|number| data.join(format!("streams.replaced-{number}")));
+    numbered.find(|path| !path.exists()).expect("there are more numbers than directories")
 }
 
 async fn delete(context: &jetstream::Context, streams: &[String]) -> anyhow::Result<()> {

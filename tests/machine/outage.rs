@@ -185,11 +185,11 @@ fn a_bank_is_not_restored_with_nothing_to_do_before_a_prompt_that_is_postponed()
     assert_eq!(names(&bank.receive(Event::Broken(Breakage::of(Cause::Credentials)))), ["down"]);
     bank.scene.now = "2026-11-23T22:30:00Z".parse().unwrap();
     bank.is_down = false;
-    let mut told = Vec::new();
-    while told.is_empty() {
-        told = names(&bank.is_due());
+    let mut notices = Vec::new();
+    while notices.is_empty() {
+        notices = names(&bank.is_due());
     }
-    assert_eq!((told, bank.scene.now), (vec!["restored", "prompt"], "2026-11-24T08:00:00Z".parse().unwrap()));
+    assert_eq!((notices, bank.scene.now), (vec!["restored", "prompt"], "2026-11-24T08:00:00Z".parse().unwrap()));
 }
 
 #[test]

@@ -26,6 +26,11 @@ async fn run(relink: &Relink, nats_url: &str, data: &Path, args: &[&str], more: 
     within("a command", command.output()).await.expect("relink runs")
 }
 
+/// The settings for the simulated Belvo at this address.
+fn keys_of<'a>(belvo: &'a str, password: &'a str) -> [(&'static str, &'a str); 3] {
+    [("RELINK_BELVO_URL", belvo), ("RELINK_BELVO_SECRET_ID", "sandbox"), ("RELINK_BELVO_SECRET_PASSWORD", password)]
+}
+
 fn json_of(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
@@ -123,11 +128,7 @@ async fn wrong_keys_of_belvo_are_named_by_readyz_and_by_doctor() {
     let sandbox = Sandbox::start(SandboxConfig::default()).await.unwrap();
     let nats = TestNats::start().await;
     let (url, data, belvo) = (nats.server.url(), nats.dir.path().join("relink"), sandbox.url());
-    let keys = [
-        ("RELINK_BELVO_URL", belvo.as_str()),
-        ("RELINK_BELVO_SECRET_ID", "sandbox"),
-        ("RELINK_BELVO_SECRET_PASSWORD", "wrong"),
-    ];
+    let keys = keys_of(&belvo, "wrong");
     let relink = Relink::serve(url, &data, &keys).await;
     let refused = async {
         loop {
@@ -170,11 +171,7 @@ async fn verify_prints_what_belvo_has_answered() {
     let link = sandbox.control().add_link("erebor_mx_retail", AccessMode::Recurrent, None).unwrap();
     sandbox.control().set_status(link, LinkStatus::TokenRequired).unwrap();
     let (url, data, belvo) = (nats.server.url(), nats.dir.path().join("relink"), sandbox.url());
-    let keys = [
-        ("RELINK_BELVO_URL", belvo.as_str()),
-        ("RELINK_BELVO_SECRET_ID", "sandbox"),
-        ("RELINK_BELVO_SECRET_PASSWORD", "sandbox"),
-    ];
+    let keys = keys_of(&belvo, "sandbox");
     let relink = Relink::serve(url, &data, &keys).await;
     let id = link.to_string();
     relink.store_webhook(&client(), webhook(&id, "token_required", 1)).await;
@@ -182,8 +179,8 @@ async fn verify_prints_what_belvo_has_answered() {
     let broken = text_of(&verify().await);
     assert!(broken.contains("The link is token_required."), "{broken}");
     sandbox.control().set_status(link, LinkStatus::Valid).unwrap();
-    let healed = verify().await;
-    assert!(healed.status.success() && text_of(&healed).contains("The link is valid."), "{}", text_of(&healed));
+    let repaired = verify().await;
+    assert!(repaired.status.success() && text_of(&repaired).contains("The link is valid."), "{}", text_of(&repaired));
     let again = run(&relink, url, &data, &["verify", &id, "--json"], &keys).await;
     assert_eq!(json_of(&again)["read"]["state"]["body"]["state"], "valid");
     sandbox.shutdown().await;

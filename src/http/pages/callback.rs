@@ -78,7 +78,7 @@ pub(super) async fn take(
         wait_for(&server, &link.id, WAIT_MAX, |link| link.version > version).await;
     }
     let locale = locale_of(&visit, opened.institution());
-    let token = pages.links.sign(Purpose::Page, &Claims { attempt: 0, ..opened.claims.clone() });
+    let token = pages.links.sign(Purpose::Page, &opened.claims);
     see_other(&format!("{}{PATH}/{token}?locale={}&done", pages.links.base_url(), locale.as_str())).into_response()
 }
 

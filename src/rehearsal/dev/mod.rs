@@ -68,19 +68,18 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     ];
     let environment = belvo.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     let mut sources = Sources { file: args.config.clone(), environment, ..Sources::default() };
-    let mut config = Config::load(&sources)?.config;
+    let config = Config::load(&sources)?.config;
     if config.repair.is_none() && args.listen.port() != 0 {
         let key = kept_secret(&args.data_dir, "repair-key")?;
         let page = [("RELINK_REPAIR_BASE_URL", format!("http://{}", args.listen)), ("RELINK_REPAIR_KEYS", key)];
         sources.environment.extend(page.map(|(name, value)| (name.into(), value.into())));
-        config = Config::load(&sources)?.config;
     }
     if config.http.webhook_secrets.is_empty() {
         // Other settings follow from it, such as the header of forwarded webhooks.
         let secret = format!("Bearer {}", kept_secret(&args.data_dir, "webhook-secret")?);
         sources.environment.push(("RELINK_WEBHOOK_SECRETS".into(), secret.into()));
-        config = Config::load(&sources)?.config;
     }
+    let mut config = Config::load(&sources)?.config;
     config.http.listen = args.listen;
     config.store.data_dir = data_dir(&args.data_dir);
     config.nats.port = args.nats_port.or(config.nats.port);
