@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
-use async_nats::jetstream::{self, AckKind, Context};
+use async_nats::jetstream::{self, AckKind, Context, consumer};
 use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -36,6 +36,9 @@ const BYTES_MAX: usize = 64 << 20;
 
 /// The pause before the worker opens the consumer again after an error.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the messages for an address that wants no more of them are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for the open requests. They are repeated after the next start.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -108,9 +111,28 @@ impl Worker {
         }
         if target.gone().is_cancelled() {
             self.is_stopped(true);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.count_forever() => {}
+            }
         }
         stop.cancelled().await;
         self.leave().await;
+    }
+
+    /// Counts the messages for an address that wants no more of them: an operator sees what it has not got.
+    async fn count_forever(&self) {
+        let durable = self.attempts.target.settings().kind.consumer().durable();
+        loop {
+            let consumer = async {
+                let stream = self.context.get_stream(&self.attempts.stream).await.map_err(|error| error.to_string())?;
+                stream.consumer_info(durable).await.map_err(|error| error.to_string())
+            };
+            if let Ok(info) = within(READ_TIMEOUT, consumer).await {
+                self.count_waiting(&info);
+            }
+            sleep(COUNT_EVERY).await;
+        }
     }
 
     async fn work(&mut self) -> Result<(), String> {
@@ -234,11 +256,15 @@ impl Worker {
         self.for_all(AckKind::Progress).await;
         let info = async { opened.consumer.get_info().await.map_err(|error| error.to_string()) };
         if let Ok(info) = within(READ_TIMEOUT, info).await {
-            let unacknowledged = u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX);
-            let waiting = info.num_pending.saturating_add(unacknowledged);
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a floating-point number")]
-            metrics::gauge!(metric::OUTBOUND_WAITING.name, "target" => self.attempts.target.name()).set(waiting as f64);
+            self.count_waiting(&info);
         }
+    }
+
+    fn count_waiting(&self, info: &consumer::Info) {
+        let unacknowledged = u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX);
+        let waiting = info.num_pending.saturating_add(unacknowledged);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a floating-point number")]
+        metrics::gauge!(metric::OUTBOUND_WAITING.name, "target" => self.attempts.target.name()).set(waiting as f64);
     }
 
     fn is_stopped(&self, is_stopped: bool) {

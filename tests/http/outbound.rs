@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use relink::contract::DeadReason;
 use relink::outbound::Target;
 use reqwest::Method;
@@ -237,12 +239,22 @@ async fn a_notice_that_is_always_refused_becomes_a_dead_letter() {
 
 #[tokio::test]
 async fn a_target_that_is_gone_gets_nothing_more_and_its_messages_stay() {
+    // The tasks of this test run in its thread, so no other test counts here.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let (metrics, _guard) = (recorder.handle(), metrics::set_default_local_recorder(&recorder));
     let mut receiver = Receiver::start(|_| Some(410)).await;
     let bench = bench_for_notices(&receiver.url(), &[]).await;
     let first = Running::notices(&bench);
     publish_notice(&bench, "recovered", LINK, 1).await;
     receiver.next().await;
     publish_notice(&bench, "recovered", OTHER, 2).await;
+    let waiting = format!("{}{{target=\"notices\"}} 2", relink::metric::OUTBOUND_WAITING.name);
+    let counted = async {
+        while !metrics.render().contains(&waiting) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("counting the waiting messages", counted).await;
     first.stop().await;
     assert!(receiver.rest().is_empty());
     receiver.answer_with(|_| Some(200));
