@@ -5,7 +5,8 @@
 //!                                                       └──▶ any other status: the creation was finished meanwhile
 //! ```
 //!
-//! The notice is for the application. Its user is not asked, because the link has never worked.
+//! The notice is for the application. Its user is not asked, because the link has never worked. While the user is in the widget neither the
+//! question nor the notice comes, at most for a reminder pause.
 
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ impl TransitionBuilder<'_> {
         let is_first = self.link.version == 0;
         let answers = self.accept_answer(seen.observed_at);
         if answers && matches!(self.link.creation, Creation::Probed { .. }) {
-            self.announce_unfinished_creation();
+            self.announce_unfinished_creation_or_wait();
             return Ok(State::Unconfirmed);
         }
         // When relink is installed, Belvo may have links that were given up years ago.
@@ -76,12 +77,18 @@ impl TransitionBuilder<'_> {
             self.push_verify_job();
             self.link.creation = Creation::Probed { until: self.now.after(self.policy.answer_wait()) };
         } else {
-            self.announce_unfinished_creation();
+            self.announce_unfinished_creation_or_wait();
         }
         Ok(State::Unconfirmed)
     }
 
-    fn announce_unfinished_creation(&mut self) {
+    /// A user who is in the widget may be finishing the creation, so the question starts again when the token has expired.
+    fn announce_unfinished_creation_or_wait(&mut self) {
+        let waits = Creation::Unfinished { since: self.link.since };
+        if self.link.creation_deadline_of(waits, self.policy).is_some_and(|at| self.now < at) {
+            self.link.creation = waits;
+            return;
+        }
         self.link.creation = Creation::Announced;
         self.emit(Notice::CreationUnfinished { since: self.link.since }, None);
     }
@@ -90,9 +97,17 @@ impl TransitionBuilder<'_> {
 impl Link {
     /// When the machine next has to act on a creation that is not finished.
     pub(super) fn creation_deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        self.creation_deadline_of(self.creation, policy)
+    }
+
+    fn creation_deadline_of(&self, creation: Creation, policy: &Policy) -> Option<Timestamp> {
         let wait = policy.settings().unfinished_after?;
-        match self.creation {
-            Creation::Unfinished { since } => Some(since.after(wait)),
+        match creation {
+            Creation::Unfinished { since } => {
+                let due_at = since.after(wait);
+                let latest = due_at.after(policy.reminder_pause());
+                Some(self.widget_until.map_or(due_at, |until| due_at.max(until.min(latest))))
+            }
             Creation::Probed { until } => Some(until),
             Creation::NotReported | Creation::Announced => None,
         }

@@ -54,6 +54,43 @@ fn without_an_answer_or_without_keys_the_notice_comes_too() {
 }
 
 #[test]
+fn a_user_who_is_finishing_the_creation_is_waited_for() {
+    let mut scene = reported(true);
+    scene.wait_for_deadline();
+    scene.receive(Event::DeadlinePassed);
+    // The user takes a widget token while Belvo is being asked.
+    let until = shift(scene.now, 10 * MINUTE);
+    scene.receive(Event::UpdateStarted { until });
+    scene.wait(SECOND);
+    let unconfirmed = scene.observed(Status::Unconfirmed, None);
+    assert!(!is_announced(&scene.receive(unconfirmed)));
+    // When the token has expired, Belvo is asked again, and then the notice comes.
+    scene.wait_for_deadline();
+    assert_eq!(scene.now, until);
+    assert!(asks(&scene.receive(Event::DeadlinePassed), verify()));
+    scene.wait(SECOND);
+    let unconfirmed = scene.observed(Status::Unconfirmed, None);
+    assert!(is_announced(&scene.receive(unconfirmed)));
+}
+
+#[test]
+fn tokens_without_end_do_not_hold_back_the_notice_for_ever() {
+    let mut scene = reported(false);
+    for _ in 0..300 {
+        let until = shift(scene.now, 10 * MINUTE);
+        scene.receive(Event::UpdateStarted { until });
+        scene.wait(5 * MINUTE);
+        if scene.history.link.deadline(&scene.history.policy).is_some_and(|at| at <= scene.now)
+            && is_announced(&scene.receive(Event::DeadlinePassed))
+        {
+            assert_eq!(scene.now, shift(START, HOUR + DAY));
+            return;
+        }
+    }
+    panic!("the notice never came");
+}
+
+#[test]
 fn a_creation_that_was_finished_without_a_message_leads_to_no_notice() {
     for status in [Status::Valid, Status::Invalid] {
         let mut scene = reported(true);
