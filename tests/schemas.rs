@@ -19,7 +19,7 @@ use relink::contract::{
 };
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
-    Effect, EpisodeNumber, Event, Input, LastMessage, Link, LinkId, LinkObservation, Need, Person, Policy,
+    Effect, EpisodeNumber, Event, Input, LastMessage, Link, LinkId, LinkObservation, Need, OtherWidget, Person, Policy,
     PolicySettings, Profile, Prompt, Session, StateName, Status, SuccessorObservation, Timestamp, WaitingLink, step,
 };
 use relink::schemas::{documents, examples, schemas, write};
@@ -300,8 +300,9 @@ fn some_person() -> impl Strategy<Value = Person> {
     let last_message = last_message.prop_map(|(at, about, mentioned)| LastMessage { at, about, mentioned });
     let waiting = (other_link(), prop::option::of(".{0,8}"), need());
     let waiting = waiting.prop_map(|(id, institution, need)| WaitingLink { id, institution, need });
-    (prop::option::of(last_message), prop::collection::vec(waiting, 0..3))
-        .prop_map(|(last_message, waiting)| Person { last_message, waiting })
+    let in_widget = (some_time(), other_link()).prop_map(|(until, about)| OtherWidget { until, about });
+    (prop::option::of(last_message), prop::option::of(in_widget), prop::collection::vec(waiting, 0..3))
+        .prop_map(|(last_message, in_widget, waiting)| Person { last_message, in_widget, waiting })
 }
 
 fn some_input() -> impl Strategy<Value = Input> {

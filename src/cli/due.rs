@@ -190,8 +190,14 @@ pub(super) fn unsent_prompt(record: &Record, observes: bool, now: Timestamp) -> 
 /// Why the user may get no message now. The last message about this link is in the record; the one about another link was in the transition
 /// that postponed the prompt, which `relink why` shows.
 fn reason_of_wait(record: &Record) -> String {
-    let other = record.because.person.as_ref().and_then(|person| person.last_message.as_ref());
+    let person = record.because.person.as_ref();
+    let other = person.and_then(|person| person.last_message.as_ref());
+    let until = record.episode.as_ref().and_then(|episode| episode.prompt_deferred_until);
+    let widget = person.and_then(|person| person.in_widget.as_ref()).filter(|widget| Some(widget.until) == until);
     let opened_at = record.episode.as_ref().map(|episode| episode.opened_at.0);
+    if let Some(widget) = widget {
+        return format!("the same person is repairing the link {}", printable(&widget.link_id));
+    }
     match (other, &record.messaged) {
         (Some(other), _) => {
             let link = printable(&other.link_id);

@@ -44,7 +44,19 @@ pub(super) fn of_transition(because: &Because) -> String {
 /// due. Other links are looked up only for a message that this link alone may have.
 pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
     let is_sent = state["messaged"]["at"].as_str() == Some(&because.at.0.to_string());
-    let last = because.person.as_ref()?.last_message.as_ref().filter(|_| !is_sent)?;
+    let person = because.person.as_ref().filter(|_| !is_sent)?;
+    if let Some(widget) = &person.in_widget {
+        let (until, episode) = (widget.until.0, &state["episode"]);
+        let waits =
+            [&episode["prompt_deferred_until"], &episode["next_reminder_at"], &state["consent"]["postponed_until"]];
+        if person.last_message.is_none() || waits.iter().any(|wait| wait.as_str() == Some(&until.to_string())) {
+            return Some(format!(
+                "The same person is repairing the link {} (the widget token expires at {until}), so this message waits.",
+                widget.link_id
+            ));
+        }
+    }
+    let last = person.last_message.as_ref()?;
     let is_same = last.mentioned.is_some_and(|need| match (need.episode, need.due_at) {
         (Some(episode), _) => state["episode"]["number"].as_u64() == Some(u64::from(episode)),
         (None, due_at) => due_at.is_some_and(|At(at)| state["consent"]["due_at"].as_str() == Some(&at.to_string())),

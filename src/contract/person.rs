@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::record::BadRecord;
 use super::rfc3339::At;
 use super::words::{Action, CauseWord};
-use crate::link::{EpisodeNumber, LastMessage, LinkId, Messaged, Need, Person, WaitingLink};
+use crate::link::{EpisodeNumber, LastMessage, LinkId, Messaged, Need, OtherWidget, Person, WaitingLink};
 
 /// The last message to the user about a link: a prompt, a reminder, or the notice about the end of a consent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,9 @@ pub struct PersonRecord {
     /// The last message to the person about another link. A person gets no other message within the reminder pause after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_message: Option<LastMessageRecord>,
+    /// The other link that the person is repairing. A person gets no message before the widget token for it has expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_widget: Option<OtherWidgetRecord>,
     /// The other links that needed their user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingLinkRecord>,
@@ -39,6 +42,15 @@ pub struct LastMessageRecord {
     /// If it mentioned this link: what this link needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mentioned: Option<NeedRecord>,
+}
+
+/// The person holds a widget token for another link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OtherWidgetRecord {
+    /// Belvo's id of the link that the token is for.
+    pub link_id: String,
+    /// When the token expires.
+    pub until: At,
 }
 
 /// A link that needs its user.
@@ -128,7 +140,10 @@ impl PersonRecord {
             link_id: message.about.to_string(),
             mentioned: message.mentioned.map(NeedRecord::from),
         });
-        Self { last_message, waiting: person.waiting.iter().map(WaitingLinkRecord::of).collect() }
+        let in_widget = person.in_widget.as_ref();
+        let in_widget =
+            in_widget.map(|widget| OtherWidgetRecord { link_id: widget.about.to_string(), until: At(widget.until) });
+        Self { last_message, in_widget, waiting: person.waiting.iter().map(WaitingLinkRecord::of).collect() }
     }
 
     /// The circumstance of the input.
@@ -144,8 +159,11 @@ impl PersonRecord {
                 mentioned: message.mentioned.map(NeedRecord::parse).transpose()?,
             })
         });
+        let in_widget = self.in_widget.as_ref().map(|widget| -> Result<_, BadRecord> {
+            Ok(OtherWidget { until: widget.until.0, about: parse_id(&widget.link_id)? })
+        });
         let waiting = self.waiting.iter().map(WaitingLinkRecord::parse).collect::<Result<_, _>>()?;
-        Ok(Person { last_message: last_message.transpose()?, waiting })
+        Ok(Person { last_message: last_message.transpose()?, in_widget: in_widget.transpose()?, waiting })
     }
 }
 

@@ -37,6 +37,6 @@ impl<S: Store> Engine<S> {
             person.waiting.retain(|other| self.institutions.down_since(other.institution.as_deref()).is_none());
             person
         });
-        Ok(person.filter(|person| person.last_message.is_some() || !person.waiting.is_empty()))
+        Ok(person.filter(Person::matters))
     }
 }

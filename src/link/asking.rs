@@ -42,29 +42,41 @@ pub(super) enum Turn {
     Now,
     /// It is not needed: the last message to the person mentioned this link.
     Mentioned,
-    /// Not before this time.
-    After(Timestamp),
+    /// Not now.
+    After {
+        /// When the user may get the message.
+        until: Timestamp,
+        /// Whether only the widget keeps the message back that long.
+        in_widget: bool,
+    },
 }
 
 impl TransitionBuilder<'_> {
     /// Whether a message to the user may be sent now. The person gets none within the reminder pause after the last one, about whichever
-    /// link it was, and none in quiet hours. `is_same` shows whether a mention of this link was about the same as this message.
-    pub(super) fn turn(&self, is_same: impl Fn(&Need) -> bool) -> Turn {
-        let pause = self.policy.reminder_pause();
+    /// link it was, none in quiet hours, and none in the widget. `counts` shows whether a mention of this link at that time is as good as
+    /// this message. A widget keeps the message back at most until `latest`: an application that mints a token each time somebody looks at
+    /// a page must not silence its users for ever.
+    pub(super) fn turn(&self, counts: impl Fn(&Need, Timestamp) -> bool, latest: Timestamp) -> Turn {
         let other = self.person.as_ref().and_then(|person| person.last_message.as_ref());
-        let own_at = self.link.messaged.as_ref().map(|message| message.at);
-        // A clock that was ahead may have dated a message in the future.
-        let pause_end = |at: Timestamp| at.min(self.now).after(pause);
-        let is_mentioned = |message: &LastMessage| {
-            message.mentioned.as_ref().is_some_and(&is_same) && self.now < pause_end(message.at)
-        };
+        let is_mentioned =
+            |message: &LastMessage| message.mentioned.as_ref().is_some_and(|need| counts(need, message.at));
         if other.is_some_and(is_mentioned) {
             return Turn::Mentioned;
         }
+        let own_at = self.link.messaged.as_ref().map(|message| message.at);
         let last_at = own_at.max(other.map(|message| message.at));
-        let at = last_at.map_or(self.now, |at| pause_end(at).max(self.now));
-        let at = self.link.after_quiet_hours(at, self.policy);
-        if self.now < at { Turn::After(at) } else { Turn::Now }
+        let pause_end = last_at.map_or(self.now, |at| self.pause_end(at).max(self.now));
+        let other_widget = self.person.as_ref().and_then(|person| person.in_widget.as_ref());
+        let widget_end =
+            self.widget_until().max(other_widget.map(|widget| widget.until)).map(|until| until.min(latest));
+        let in_widget = widget_end.is_some_and(|end| pause_end < end);
+        let until = self.link.after_quiet_hours(widget_end.map_or(pause_end, |end| pause_end.max(end)), self.policy);
+        if self.now < until { Turn::After { until, in_widget } } else { Turn::Now }
+    }
+
+    /// When the reminder pause after a message ends. A clock that was ahead may have dated the message in the future.
+    pub(super) fn pause_end(&self, messaged_at: Timestamp) -> Timestamp {
+        messaged_at.min(self.now).after(self.policy.reminder_pause())
     }
 
     /// Sends a message to the user, which mentions the other links of the person that wait. The caller has checked the turn.
@@ -76,9 +88,11 @@ impl TransitionBuilder<'_> {
 
     /// Sends the prompt that only the turn of its user can keep back, or postpones it.
     pub(super) fn send_prompt(&mut self, episode: &mut Episode) {
-        let turn = self.turn(|need| need.is_of(episode));
+        // A mention of the outage is its prompt, however long the user may get no message of its own.
+        let latest = episode.opened_at.after(self.policy.reminder_pause());
+        let turn = self.turn(|need, _at| need.is_of(episode), latest);
         episode.prompt = match turn {
-            Turn::After(until) => Prompt::Postponed { until },
+            Turn::After { until, .. } => Prompt::Postponed { until },
             Turn::Now | Turn::Mentioned => Prompt::Sent,
         };
         if episode.prompt == Prompt::Sent {

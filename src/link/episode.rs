@@ -26,8 +26,8 @@ pub struct Episode {
     pub reminders_count: u32,
     /// When the next reminder is due. `None`: all reminders of the policy have been sent.
     pub next_reminder_at: Option<Timestamp>,
-    /// The latest time to which failed attempts may postpone the next reminder. `None`: no attempt has postponed it
-    /// yet.
+    /// The latest time to which failed attempts, and the widget of another link of the person, may postpone the next
+    /// reminder. `None`: neither has postponed it yet.
     pub remind_by: Option<Timestamp>,
     /// When relink last asked for a refresh before a reminder, to find out whether a login works again.
     pub tried_at: Option<Timestamp>,
@@ -117,7 +117,7 @@ impl Episode {
     /// follow one another, a pause apart.
     pub(super) fn count_reminder(&mut self, now: Timestamp, policy: &Policy) {
         let pause = policy.reminder_pause();
-        // Failed attempts have postponed it by at most a pause, and do not move the next ones.
+        // Attempts have postponed it by at most a pause, and do not move the next ones.
         let due_at = self.remind_by.map(|latest| latest.before(pause)).or(self.next_reminder_at).unwrap_or(now);
         let from = due_at.max(now.before(pause));
         self.reminders_count += 1;

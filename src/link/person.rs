@@ -10,12 +10,14 @@
 //!        └── the end of the pause ◀── the last one did not mention it: this one is postponed
 //! ```
 //!
-//! Nothing is dropped: a link that is not mentioned keeps its own wait, which ends with its own message.
+//! Nothing is dropped: a link that is not mentioned keeps its own wait, which ends with its own message. A message also waits while the
+//! person is repairing another link.
 
 use std::collections::BTreeMap;
 
 use super::{
-    Cause, Due, Effect, Episode, EpisodeNumber, Link, LinkId, Notice, Policy, Prompt, State, Step, Timestamp, succeeds,
+    Cause, Due, Effect, Episode, EpisodeNumber, Link, LinkId, Notice, Policy, Prompt, State, Step, Timestamp,
+    UpdatePhase, succeeds,
 };
 
 /// The most links of one person. An `external_id` that more links share, removed ones included, is no key of a person, so each of these
@@ -36,8 +38,19 @@ pub struct Messaged {
 pub struct Person {
     /// The last message to the person about another link.
     pub last_message: Option<LastMessage>,
+    /// The other link that the person is repairing now; if there are several, the one with the latest end.
+    pub in_widget: Option<OtherWidget>,
     /// The other links that need their user now, in the order of their ids.
     pub waiting: Vec<WaitingLink>,
+}
+
+/// The person holds a widget token for another link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OtherWidget {
+    /// When the token expires.
+    pub until: Timestamp,
+    /// The link that the token is for.
+    pub about: LinkId,
 }
 
 /// The last message to a person about another link.
@@ -111,7 +124,15 @@ impl Person {
         let waiting =
             waiting.filter(|(other, waiting)| !(matches!(waiting.need, Need::Renewal { .. }) && is_replaced(other)));
         let waiting: Vec<_> = waiting.map(|(_, waiting)| waiting).collect();
-        (last_message.is_some() || !waiting.is_empty()).then_some(Self { last_message, waiting })
+        let widgets = others.values().filter_map(|other| Some((other.in_widget_until()?, &other.id)));
+        let in_widget = widgets.max().filter(|(until, _)| now < *until);
+        let in_widget = in_widget.map(|(until, about)| OtherWidget { until, about: about.clone() });
+        Some(Self { last_message, in_widget, waiting }).filter(Self::matters)
+    }
+
+    /// Whether anything is known that may change a message.
+    pub fn matters(&self) -> bool {
+        self.last_message.is_some() || self.in_widget.is_some() || !self.waiting.is_empty()
     }
 }
 
@@ -135,6 +156,15 @@ impl Link {
     fn waits_for_user(&self, now: Timestamp, policy: &Policy) -> Option<WaitingLink> {
         let need = self.needs_repair(now).or_else(|| self.needs_renewal(now, policy))?;
         Some(WaitingLink { id: self.id.clone(), institution: self.profile.institution.clone(), need })
+    }
+
+    /// When the last widget token for this link expires, in an attempt or outside of one.
+    fn in_widget_until(&self) -> Option<Timestamp> {
+        let in_attempt = match self.state {
+            State::Updating { phase: UpdatePhase::WithUser { until, .. }, .. } => Some(until),
+            _ => None,
+        };
+        in_attempt.max(self.widget_until)
     }
 
     /// A broken link whose prompt has been sent, or waits only for a time at which the user may get a message.

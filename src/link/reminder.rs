@@ -22,9 +22,13 @@ impl TransitionBuilder<'_> {
             episode.next_reminder_at = Some(self.now.after(self.policy.settings().incident_wait));
             return Ok(episode);
         }
-        let turn = self.turn(|need| need.is_of(&episode));
-        if let Turn::After(at) = turn {
-            episode.next_reminder_at = Some(at);
+        let due_at = episode.next_reminder_at.unwrap_or(self.now);
+        let latest = episode.remind_by.unwrap_or(due_at.after(self.policy.reminder_pause()));
+        let turn = self.turn(|need, at| need.is_of(&episode) && self.now < self.pause_end(at), latest);
+        if let Turn::After { until, in_widget } = turn {
+            episode.next_reminder_at = Some(until);
+            // Another widget after this one must not postpone it for ever.
+            episode.remind_by = episode.remind_by.or(in_widget.then_some(latest));
             return Ok(episode);
         }
         if self.link.requires_login_attempt(&episode, self.policy) {

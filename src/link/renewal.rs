@@ -31,7 +31,14 @@ impl TransitionBuilder<'_> {
             consent.announced == Some(due) && is_of_rung
         };
         let is_off = due.at().is_some() && rung.is_none();
-        let turn = self.turn(|need| matches!(need, Need::Renewal { due_at } if due == Due::At(*due_at)));
+        // A mention counts as this rung if it was the reason for the mention.
+        let pause = self.policy.reminder_pause();
+        let rung_begins_at = due.at().zip(rung).map(|(due_at, rung)| due_at.before(rung));
+        let counts = |need: &Need, at: Timestamp| {
+            let is_of_rung = rung_begins_at.is_some_and(|begins_at| begins_at <= at.after(pause));
+            matches!(need, Need::Renewal { due_at } if due == Due::At(*due_at) && is_of_rung)
+        };
+        let turn = self.turn(counts, rung_begins_at.map_or(self.now, |at| at.after(pause)));
         let successor = self.successor();
         let consent = self.link.profile.consent.get_or_insert_default();
         let is_postponed = consent.postponed_until.is_some_and(|until| self.now < until);
@@ -42,7 +49,7 @@ impl TransitionBuilder<'_> {
         // While the institution is down nobody can renew it.
         let wait = self.incident.map(|_began_at| self.now.after(self.policy.settings().incident_wait));
         let postponed_until = match turn {
-            Turn::After(until) => Some(until),
+            Turn::After { until, .. } => Some(until),
             Turn::Now => wait,
             Turn::Mentioned => None,
         };

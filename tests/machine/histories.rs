@@ -102,7 +102,7 @@ pub(crate) fn history_with(settings: impl Strategy<Value = PolicySettings>) -> i
                         about: other_links()[0].clone(),
                         mentioned,
                     });
-                    person = Some(Box::new(Person { last_message, waiting: Vec::new() }));
+                    person = Some(Box::new(Person { last_message, ..Person::default() }));
                     continue;
                 }
                 Action::Incident { is_on } => {

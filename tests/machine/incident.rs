@@ -235,7 +235,7 @@ fn a_release_does_not_wake_a_user_and_sends_nothing_about_a_link_that_needs_nobo
     let mut scene = Scene::broken(true, Cause::Credentials);
     // The person got a message about another link a minute ago.
     let message = LastMessage { at: scene.now, about: other_links()[0].clone(), mentioned: None };
-    let person = Box::new(Person { last_message: Some(message), waiting: Vec::new() });
+    let person = Box::new(Person { last_message: Some(message), ..Person::default() });
     let input = Input { incident: down(true), person: Some(person), ..Event::Command(Command::Release).into() };
     scene.now = shift(scene.now, MINUTE);
     let released = scene.history.receive(input, scene.now).expect("the machine accepts it");

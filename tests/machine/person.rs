@@ -1,12 +1,15 @@
 //! One person with several links: at most one message within the reminder pause, and no link is dropped. `Family` does what the engine does
 //! with the circumstance of an input; the properties look only at the messages and the states.
 
+use std::time::Duration;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use relink::link::{
     Breakage, Cause, Command, Consent, Due, Effect, Event, Input, Link, LinkObservation, Need, Notice,
-    PERSON_LINKS_MAX, Person, Policy, PolicySettings, Profile, Prompt, State, Status, Step, Timestamp, step,
+    PERSON_LINKS_MAX, Person, Policy, PolicySettings, Profile, Prompt, State, Status, Step, Timestamp, UpdatePhase,
+    step,
 };
 
 use crate::scene::{data, rejected};
@@ -146,9 +149,30 @@ fn settings() -> impl Strategy<Value = PolicySettings> {
     (any::<bool>(), hours, pause).prop_map(|(can_verify, quiet_hours, pause)| PolicySettings {
         can_verify,
         quiet_hours,
-        reminder_pause: std::time::Duration::from_millis(pause.unsigned_abs()),
+        reminder_pause: Duration::from_millis(pause.unsigned_abs()),
         ..PolicySettings::default()
     })
+}
+
+/// When the token expires with which the user repairs the link.
+fn in_widget_until(link: &Link) -> Option<Timestamp> {
+    match link.state {
+        State::Updating { phase: UpdatePhase::WithUser { until, .. }, .. } => Some(until),
+        _ => link.widget_until,
+    }
+}
+
+/// How long a widget may keep back the message. `None`: the message is about an outage that has just begun.
+fn widget_wait_end(before: &Link, notice: &Notice, pause: Duration) -> Option<Timestamp> {
+    let episode = before.state.episode();
+    match notice {
+        Notice::Reminder { .. } => {
+            let episode = episode.expect("an outage");
+            episode.remind_by.or(episode.next_reminder_at.map(|due_at| due_at.after(pause)))
+        }
+        Notice::ConsentExpiring { due_at, rung } => due_at.zip(*rung).map(|(at, rung)| at.before(rung).after(pause)),
+        _ => episode.map(|episode| episode.opened_at.after(pause)),
+    }
 }
 
 /// Takes the action, and checks what it has led to.
@@ -170,6 +194,11 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
     for (number, message) in family.messages.iter().enumerate().skip(known) {
         let earlier = family.messages[..number].iter().map(|earlier| earlier.at).max();
         prop_assert!(earlier.is_none_or(|at| message.at >= at.after(pause)), "{:?}", family.messages);
+        let in_widget = before.iter().any(|link| in_widget_until(link).is_some_and(|until| message.at < until));
+        if in_widget {
+            let latest = widget_wait_end(&before[message.about], &message.notice, pause);
+            prop_assert!(latest.is_none_or(|latest| message.at >= latest), "{message:?} {before:?}");
+        }
         let mut broken: Vec<_> = family.links.iter().enumerate().filter(|(other, _)| *other != message.about).collect();
         broken.retain(|(_, link)| {
             let is_asked = |prompt| matches!(prompt, Prompt::Sent | Prompt::Postponed { .. });
@@ -187,8 +216,10 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
         let has_own = family.messages[known..].iter().any(|message| message.about == which);
         if counted(link) > counted(&before[which]) && counted(link).1 > 0 && !has_own {
             prop_assert!(family.has_heard(which), "{:?} {:?}", link.state, family.messages);
+            // A mention of the outage counts as its prompt at any time, and as a reminder within the pause.
             let last_at = family.messages.iter().map(|message| message.at).max();
-            prop_assert!(last_at.is_some_and(|at| link.updated_at < at.after(pause)));
+            let is_prompt = counted(link).1 == 1;
+            prop_assert!(is_prompt || last_at.is_some_and(|at| link.updated_at < at.after(pause)));
         }
     }
     Ok(())
@@ -308,6 +339,81 @@ fn a_mention_says_nothing_about_a_later_outage() {
 }
 
 #[test]
+fn a_person_who_is_repairing_one_link_gets_no_message_about_another_one() {
+    let mut family = person_with(2);
+    family.receive(0, rejected());
+    family.wait(DAY - MINUTE);
+    family.receive(0, Event::UpdateStarted { until: shift(family.now, 10 * MINUTE) });
+    family.wait(2 * MINUTE);
+    family.receive(1, rejected());
+    assert_eq!(family.prompt(1), Prompt::Postponed { until: shift(START, DAY + 9 * MINUTE) }, "the token expires then");
+    family.observe(0, Status::Valid);
+    family.pass_deadline(0);
+    assert_eq!((family.sent(), family.now), (vec![(0, 0), (1, 0)], shift(START, DAY + 9 * MINUTE)));
+}
+
+#[test]
+fn a_user_in_the_portal_gets_no_notice_about_the_end_of_the_consent() {
+    let mut family = person_with(1);
+    family.ends(0, 30 * DAY + MINUTE);
+    // The user renews the consent in My Belvo Portal.
+    family.receive(0, Event::UpdateStarted { until: shift(START, 10 * MINUTE) });
+    while family.messages.is_empty() && family.pass_deadline(0) {}
+    assert_eq!(family.now, shift(START, 10 * MINUTE));
+    assert!(matches!(family.messages[0].notice, Notice::ConsentExpiring { .. }));
+}
+
+#[test]
+fn an_application_that_mints_tokens_without_end_silences_nobody() {
+    let mut family = person_with(2);
+    family.receive(0, rejected());
+    family.observe(0, Status::Valid);
+    family.wait(2 * DAY);
+    // A page mints a token for the first link every five minutes.
+    let mint = |family: &mut Family| family.receive(0, Event::UpdateStarted { until: shift(family.now, 10 * MINUTE) });
+    mint(&mut family);
+    family.receive(1, rejected());
+    let begun_at = family.now;
+    let pass = |family: &mut Family, until: i64| {
+        while family.now < shift(begun_at, until) {
+            family.wait(5 * MINUTE);
+            mint(family);
+            while family.links[1].deadline(&family.policy).is_some_and(|at| at <= family.now) {
+                family.receive(1, Event::DeadlinePassed);
+            }
+        }
+    };
+    pass(&mut family, DAY - HOUR);
+    assert_eq!(family.messages.len(), 1);
+    pass(&mut family, DAY);
+    assert_eq!((family.messages.len(), family.prompt(1)), (2, Prompt::Sent));
+    // The reminder is due a day later, and waits a day at most.
+    pass(&mut family, 3 * DAY + HOUR);
+    let reminder = &family.messages[2];
+    assert_eq!((reminder.about, &reminder.notice), (1, &Notice::Reminder { number: 1 }));
+}
+
+#[test]
+fn a_mention_counts_until_the_quiet_hours_of_the_mentioned_link_end() {
+    let quiet_hours = Some("22:00-08:00".parse().unwrap());
+    let reminder_pause = Duration::from_secs(3600);
+    let mut family = Family::new(PolicySettings { quiet_hours, reminder_pause, ..PolicySettings::default() }, 2);
+    for (link, institution) in ["bank_br_retail", "bank_mx_retail"].into_iter().enumerate() {
+        family.links[link].profile.institution = Some(institution.to_owned());
+    }
+    // In Mexico City it is 5 o'clock, three hours before the end of quiet hours; in São Paulo it is 8.
+    family.now = "2026-12-01T11:00:00Z".parse().unwrap();
+    family.receive(1, rejected());
+    family.receive(0, rejected());
+    assert_eq!(family.sent(), [(0, 1)], "the message mentions the link in Mexico");
+    let until = "2026-12-01T14:00:00Z".parse().unwrap();
+    assert_eq!(family.prompt(1), Prompt::Postponed { until });
+    family.now = until;
+    family.receive(1, Event::DeadlinePassed);
+    assert_eq!((family.sent().len(), family.prompt(1)), (1, Prompt::Sent));
+}
+
+#[test]
 fn two_consents_that_end_on_one_day_are_in_one_notice() {
     let mut family = person_with(2);
     family.ends(0, 31 * DAY);
@@ -318,7 +424,7 @@ fn two_consents_that_end_on_one_day_are_in_one_notice() {
     }
     assert_eq!(family.sent(), [(0, 1), (0, 1), (0, 1)]);
     let rungs = family.links.iter().map(|link| link.profile.consent.as_ref().unwrap().rung);
-    assert!(rungs.into_iter().all(|rung| rung == Some(std::time::Duration::from_secs(86_400))));
+    assert!(rungs.into_iter().all(|rung| rung == Some(Duration::from_secs(86_400))));
 }
 
 #[test]

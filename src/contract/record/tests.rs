@@ -277,7 +277,7 @@ fn because(at: Timestamp) -> Because {
     let need = NeedRecord { episode: None, cause: None, due_at: Some(At(at)) };
     let last_message = LastMessageRecord { at: At(at), link_id: "other".to_owned(), mentioned: Some(need) };
     let waiting = vec![WaitingLinkRecord { link_id: "third".to_owned(), institution: None, need }];
-    let person = Some(PersonRecord { last_message: Some(last_message), waiting });
+    let person = Some(PersonRecord { last_message: Some(last_message), in_widget: None, waiting });
     Because { event, from, to, at: At(at), incident: true, successor_id, person, times_corrected: true, origin }
 }
 

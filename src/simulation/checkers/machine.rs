@@ -38,8 +38,7 @@ impl LinkChecker {
             person.waiting.retain(|other| other.institution.as_ref().is_none_or(|name| !self.down.contains(name)));
             person
         });
-        let person = person.filter(|person| person.last_message.is_some() || !person.waiting.is_empty());
-        input.person = person.map(Box::new);
+        input.person = person.filter(Person::matters).map(Box::new);
         if record.because.person != input.person.as_deref().map(PersonRecord::of) {
             let (noted, known) = (&record.because.person, &input.person);
             return Err(format!("{which}: its person is {noted:?}, and that of the stream {known:?}"));

@@ -1,10 +1,11 @@
-//! Checks what a person gets: at most one message within the reminder pause, and no broken link is dropped. Written without the machine.
+//! Checks what a person gets: at most one message within the reminder pause, none in the widget, and no broken link is dropped. Written
+//! without the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checked;
 use crate::contract::AlsoBroken;
-use crate::link::{Cause, Link, LinkId, PERSON_LINKS_MAX, Policy, Prompt, State, Timestamp};
+use crate::link::{Cause, Link, LinkId, PERSON_LINKS_MAX, Policy, Prompt, State, Timestamp, UpdatePhase};
 
 /// The messages to persons, according to the output stream.
 #[derive(Default)]
@@ -39,6 +40,13 @@ impl PersonChecker {
             if let Some(last) = last.filter(|last| at < last.after(pause)) {
                 return Err(format!("sends a message to a person who got one at {last}"));
             }
+            // A widget keeps back a prompt for a pause at most.
+            let is_first = after.state.episode().is_some_and(|episode| episode.reminders_count == 0);
+            let is_late = after.state.episode().is_some_and(|episode| at >= episode.opened_at.after(pause));
+            let repaired = family.iter().find(|link| is_first && !is_late && is_in_widget(link, at));
+            if let Some(repaired) = repaired {
+                return Err(format!("sends a prompt to a person who is repairing {}", repaired.id));
+            }
             let is_up = |link: &&&Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
             let expected: BTreeSet<_> = family.iter().filter(is_up).filter_map(|link| waits(link, at)).collect();
             let found: BTreeSet<_> = also.iter().map(|other| (other.link_id.clone(), other.episode)).collect();
@@ -65,6 +73,13 @@ fn family_of<'a>(link: &Link, links: &'a BTreeMap<LinkId, Link>, policy: &Policy
     let others = links.values().filter(|other| other.id != link.id && other.profile.external_id == *person);
     let others: Vec<&Link> = others.filter(|_| is_person).collect();
     if others.len() < PERSON_LINKS_MAX { others } else { Vec::new() }
+}
+
+/// Whether the person holds a widget token for the link.
+fn is_in_widget(link: &Link, at: Timestamp) -> bool {
+    let in_attempt =
+        matches!(link.state, State::Updating { phase: UpdatePhase::WithUser { until, .. }, .. } if at < until);
+    in_attempt || link.widget_until.is_some_and(|until| at < until)
 }
 
 /// The link and its episode, if its user has to be asked now and nothing keeps that back but the pause or the hour.
