@@ -33,10 +33,10 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
     await jetstream.add_consumer("KV_links", config)
     notices = await jetstream.pull_subscribe_bind(DURABLE, stream="KV_links")
 
-    handled = 0
-    while count is None or handled < int(count):
+    handled, end = 0, float(count or "inf")
+    while handled < end:
         try:
-            messages = await notices.fetch(batch=10, timeout=5)
+            messages = await notices.fetch(batch=int(min(10, end - handled)), timeout=5)
         except nats.errors.TimeoutError:
             continue
         for message in messages:

@@ -42,6 +42,26 @@ impl Unrelated {
         self.into()
     }
 
+    /// What the message says instead, as a clause.
+    pub const fn clause(self) -> &'static str {
+        match self {
+            Self::Keys => "Belvo does not accept the API keys",
+            Self::Permission => "the API keys give no access to this",
+            Self::Request => "the request was wrong",
+            Self::Outage => "Belvo is down, or a request took too long",
+            Self::InstitutionDown => "the institution is down",
+            Self::Busy => "somebody is logged in at the institution already",
+            Self::RateLimit => "too many requests were sent",
+            Self::Delay => "the link was refreshed a short time before",
+            Self::InstitutionOff => "Belvo has switched the institution off",
+            Self::PartialData => "some of the data is not available",
+            Self::ConsentPending => "the user has not authorised the consent yet",
+            Self::Creation => "the creation of a new link failed, so there is no link",
+            Self::WrongToken => "the user entered a wrong MFA token, and may try again",
+            Self::InWidget => "the user is in the widget, and another message reports how that ends",
+        }
+    }
+
     /// Whether Belvo says that the institution does not work.
     pub const fn is_about_the_institution(self) -> bool {
         matches!(self, Self::InstitutionDown | Self::InstitutionOff)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use reqwest::header::HeaderValue;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -170,6 +171,9 @@ impl RunningRelink {
                 (url.unwrap_or_else(|| format!("http://{}", config.http.listen)), token)
             }
         };
+        if HeaderValue::from_str(token.expose_secret()).is_err() {
+            bail!("the API token must be on one line, without control characters: check --token or RELINK_API_TOKENS");
+        }
         let client =
             crate::direct::client().timeout(Duration::from_secs(30)).build().context("building the HTTP client")?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), token, json: args.json })

@@ -67,9 +67,10 @@ pub(super) struct CommandArgs {
 }
 
 #[derive(Args, Debug)]
+#[group(id = "end", required = true, multiple = false, args = ["until", "span"])]
 pub(super) struct SnoozeArgs {
-    /// No reminder before this time, such as 2026-12-01T00:00:00Z
-    #[arg(long, value_name = "TIME", conflicts_with = "span", required_unless_present = "span")]
+    /// No reminder before this time, such as 2026-12-01T00:00:00Z; one that has passed ends the snooze
+    #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// No reminder for this span, such as 3days or 12h
     #[arg(long = "for", value_name = "SPAN", value_parser = parse_span)]
@@ -89,7 +90,13 @@ pub(super) struct ForgetArgs {
 
 pub(super) async fn snooze(args: SnoozeArgs) -> anyhow::Result<ExitCode> {
     let until = match (args.until, args.span) {
-        (Some(until), _) => until,
+        (Some(until), _) => {
+            let latest = clock::now().after(SNOOZE_MAX);
+            if until.parse::<Timestamp>().is_ok_and(|until| until > latest) {
+                bail!("--until may be at most 366 days ahead. `relink mute` stops the reminders until `relink unmute`")
+            }
+            until
+        }
         (None, Some(Duration::ZERO)) => {
             bail!("--for must be longer than 0 s. To end a snooze, give --until with a time that has passed")
         }

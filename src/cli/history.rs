@@ -12,7 +12,7 @@ use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
+use super::sentences::{at, in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
 use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
@@ -166,6 +166,14 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
     for step in next_steps(&record, known.due_at, known.observes, now) {
         line(text, format_args!("  {step}"));
+    }
+    let is_snoozed = record.snoozed_until.is_some_and(|until| until.0 > now);
+    for (_, event) in [(record.muted, "mute"), (is_snoozed, "snooze")].into_iter().filter(|(is_so, _)| *is_so) {
+        let commands = history.entries.iter().rev().filter(|entry| entry.kind == HistoryKind::State);
+        let given = commands.filter_map(because).find(|because| because.event == event);
+        if let Some(given) = given.filter(|_| record.state != StateWord::Removed) {
+            line(text, format_args!("  At {}: {}", at(given.at.0, now), of_transition(&given)));
+        }
     }
 }
 
@@ -391,6 +399,17 @@ pub(super) mod tests {
         last["snoozed_until"] = json!("2023-12-01T00:00:00.000Z");
         let text = show(&history, None, Known::default(), NOW).unwrap();
         assert!(text.contains("no reminders before a given time. The time: 2023-12-01T00:00:00.000Z."), "{text}");
+    }
+
+    #[test]
+    fn the_summary_names_who_has_muted_the_link() {
+        let mut history = outage();
+        let last = &mut history.entries.last_mut().unwrap().body;
+        (last["because"]["event"], last["because"]["origin"]["kind"]) = (json!("mute"), json!("command"));
+        (last["because"]["origin"]["by"], last["muted"]) = (json!("ana"), json!(true));
+        let text = show(&history, None, Known::default(), NOW).unwrap();
+        let (summary, _) = text.split_once("What happened, the oldest first").unwrap();
+        assert!(summary.contains("The operator \"ana\" gave the command `mute`"), "{summary}");
     }
 
     #[test]

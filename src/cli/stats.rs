@@ -20,7 +20,7 @@ use super::tail::EventReader;
 use crate::contract::{INSTITUTIONS_ON_PAGE, NoticeName};
 #[cfg(test)]
 use crate::link::Timestamp;
-use crate::printable::printable;
+use crate::printable::{counted, printable};
 
 mod funnel;
 mod report;
@@ -138,13 +138,14 @@ async fn read(relink: &RunningRelink) -> anyhow::Result<Reading> {
         count += 1;
         progress.show(|| {
             let at = printable(event["stored_at"].as_str().unwrap_or("?"));
-            format!("relink stats: {count} messages read, up to {at}")
+            format!("relink stats: {} read, up to {at}", counted(count, "message"))
         });
         Ok(())
     };
     EventReader::read_all(relink, &query, &mut take).await?;
     for state in OPEN {
-        let mut shown = |count| progress.show(|| format!("relink stats: {count} links read that are {state} now"));
+        let mut shown =
+            |count| progress.show(|| format!("relink stats: {} read that are {state} now", counted(count, "link")));
         let wanted = Wanted::new([("state", Some(state.to_string()))], usize::MAX);
         for link in listing::read(relink, &wanted, &mut shown).await?.links {
             reading.take_link(&link);

@@ -2,6 +2,7 @@
 //!
 //! relink ends each answer after some time; the program asks again behind the last message, so none is missing.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use strum::VariantArray as _;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{RelinkArgs, RunningRelink, is_for_ever, is_of_request};
+use super::client::{NOT_FOUND, RelinkArgs, RunningRelink, is_for_ever, is_of_request, status_of};
 use super::output::{BOLD, DIM, colour_of, line, note_retry, reaches_reader};
 use super::refusals::of_refused;
 use super::sentences::{of_job, of_notice, of_observed, of_transition, word_of};
 use crate::contract::{Because, EventKind, StreamEvent};
-use crate::printable::{exact_json_line, printable_json};
+use crate::link::LinkId;
+use crate::printable::{exact_json_line, printable, printable_json};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -70,6 +72,7 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
             let text = if json { exact_json_line(&event) + "\n" } else { shown(&event) };
             if reaches_reader(&text)? { Ok(()) } else { Err(NoReader.into()) }
         };
+        let wanted_link = args.link.clone();
         let query = [
             ("link", args.link),
             ("institution", args.institution),
@@ -79,6 +82,9 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
         ];
         let query: Vec<(&str, String)> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let relink = RunningRelink::of(args.relink)?;
+        if let Some(link) = &wanted_link {
+            note_unknown(&relink, link).await;
+        }
         let mut pause = RETRY.0;
         loop {
             match tail.read(&relink, &query, &mut show).await {
@@ -100,6 +106,20 @@ pub(super) async fn run(args: TailArgs, shutdown: CancellationToken) -> anyhow::
     tokio::select! {
         ended = follow => ended,
         () = shutdown.cancelled() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Says that relink has no such link: a mistyped id shows nothing for ever. Its first message may still come.
+async fn note_unknown(relink: &RunningRelink, link: &str) {
+    // relink refuses an id that is none.
+    let Ok(link) = link.parse::<LinkId>() else { return };
+    let answer = relink.get(&format!("/v1/links/{link}")).await;
+    if answer.is_err_and(|error| status_of(&error) == Some(NOT_FOUND)) {
+        let note = format!(
+            "relink does not know the link {} yet; check the id, or wait for its first message",
+            printable(link.as_str())
+        );
+        let _closed_terminal = writeln!(anstream::stderr(), "relink tail: {note}");
     }
 }
 

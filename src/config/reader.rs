@@ -134,7 +134,7 @@ impl Reader {
     }
 
     pub(super) fn spans(&mut self, key: &'static str) -> Vec<Duration> {
-        self.read(key, |raw| list(raw)?.into_iter().map(parse_span).collect()).unwrap_or_default()
+        self.read(key, |raw| list(raw)?.into_iter().map(parse_one_span).collect()).unwrap_or_default()
     }
 
     pub(super) fn texts(&mut self, key: &'static str) -> Vec<String> {
@@ -214,6 +214,14 @@ fn in_days(span: Duration) -> String {
 fn parse_span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("must be a duration such as 30m, 6h or 1d, but is `{}`", text.escape_debug()))
+}
+
+/// One of several spans.
+fn parse_one_span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| {
+        let found = text.escape_debug();
+        format!("must be durations such as 30m, 6h or 1d, with commas between them, but one of them is `{found}`")
+    })
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {

@@ -405,7 +405,7 @@ impl<S: Store> Engine<S> {
                     return Ok(());
                 }
                 plan.tally.add(word, "not_about_the_link");
-                let detail = format!("{code}: {}", class.as_str());
+                let detail = format!("{code}: {}", class.clause());
                 Self::plan_remark(link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {

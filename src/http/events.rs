@@ -78,7 +78,7 @@ pub(super) async fn watch(
     let kinds =
         kinds.map_err(|_| bad("kind", "must be of `state`, `notice`, `observed`, `job`, `refused` and `incident`"))?;
     let types = list("type").map(known_type).collect::<Result<_, _>>()?;
-    let wanted = Wanted { kinds, types, institution: query.text("institution").map(str::to_owned) };
+    let wanted = Wanted { kinds, types, institution: query.filter("institution")? };
     let wait = match query.number("wait")?.unwrap_or(EVENTS_WAIT_MAX) {
         wait @ 0..=EVENTS_WAIT_MAX => wait,
         _ => return Err(bad("wait", &format!("must be at most {EVENTS_WAIT_MAX}"))),
@@ -87,6 +87,7 @@ pub(super) async fn watch(
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<u64>()).transpose();
     let last = last.map_err(|_| bad("Last-Event-ID", "must be the id of an event"))?;
     let after = last.or(query.number("after")?);
+    query.filter("link")?;
     let link = query.parse::<LinkId>("link")?;
     let slot = server.event_slots.clone().try_acquire_owned();
     let slot = slot.map_err(|_| {

@@ -55,9 +55,18 @@ async fn events_are_sent_in_the_order_of_the_stream_behind_any_sequence() {
     let again = bench.request(Method::GET, "/v1/events?wait=0&after=0").bearer_auth(API_TOKEN);
     assert_eq!(events(&answer(again.header("last-event-id", "4")).await), all[4..]);
 
-    for wrong in
-        ["wait=101", "wait=x", "kind=nothing", "type=bogus", "type=recovered,bogus", "after=-1", "link=a.b", "since=1"]
-    {
+    for wrong in [
+        "wait=101",
+        "wait=x",
+        "kind=nothing",
+        "type=bogus",
+        "type=recovered,bogus",
+        "after=-1",
+        "link=a.b",
+        "link=",
+        "institution=",
+        "since=1",
+    ] {
         bench.get(&format!("/v1/events?{wrong}")).await.problem(400, "bad-parameter");
     }
 }

@@ -200,8 +200,12 @@ async fn an_address_with_a_password_is_refused_and_not_printed() {
 #[tokio::test]
 async fn a_snooze_without_sense_and_an_unknown_link_are_named() {
     let bench = Bench::new().await;
-    for (span, why) in [("0s", "must be longer than 0 s"), ("100years", "`relink mute` stops the reminders")] {
-        let output = relink(&bench, &["snooze", LINK, "--for", span]).await;
+    for (flag, end, why) in [
+        ("--for", "0s", "must be longer than 0 s"),
+        ("--for", "100years", "`relink mute` stops the reminders"),
+        ("--until", "2126-01-01T00:00:00Z", "`relink mute` stops the reminders"),
+    ] {
+        let output = relink(&bench, &["snooze", LINK, flag, end]).await;
         assert!(!output.status.success() && stderr(&output).contains(why), "{}", stderr(&output));
     }
     assert!(bench.inputs().await.is_empty());
@@ -213,6 +217,14 @@ async fn a_snooze_without_sense_and_an_unknown_link_are_named() {
         assert_eq!(output.status.code(), shown.status.code(), "{args:?}");
     }
     assert!(bench.inputs().await.is_empty(), "a mistyped id creates no link");
+    let output = relink(&bench, &["tail", "--link", LINK, "--no-follow"]).await;
+    assert!(
+        output.status.success() && stderr(&output).contains("relink does not know the link"),
+        "{}",
+        stderr(&output)
+    );
+    let output = relink(&bench, &["links", "--token", "one\ntwo"]).await;
+    assert!(!output.status.success() && stderr(&output).contains("must be on one line"), "{}", stderr(&output));
     let output = command(&bench, &["verify"], |origin| {
         let mut link = Link::unknown(LINK.parse().unwrap(), Timestamp::from_millis(1_700_000_000_000));
         link.version = 1;
