@@ -29,16 +29,17 @@ impl KnownLinks {
         self.store.get(id)?.map(|stored| stored.link()).transpose()
     }
 
-    /// The broken links that `id` supersedes. `None` if the store does not have the step of `asked_at` yet.
-    fn superseded_by(&self, id: &LinkId, asked_at: Timestamp, now: Timestamp) -> Result<Option<Vec<Link>>, StoreError> {
-        let Some(link) = self.get(id)? else { return Ok(None) };
+    /// The link, if the store has the step of `asked_at` already. An earlier state has neither the proof nor the keys.
+    fn get_after(&self, id: &LinkId, asked_at: Timestamp, now: Timestamp) -> Result<Option<Link>, StoreError> {
         // A time in the future is one of a clock that was wrong; it may have been corrected since.
-        if link.updated_at < asked_at && asked_at <= now {
-            return Ok(None);
-        }
-        let broken = links_of_same_user(&*self.store, &link, &BROKEN, &self.policy, |_| false)?;
+        Ok(self.get(id)?.filter(|link| link.updated_at >= asked_at || asked_at > now))
+    }
+
+    /// The broken links that `link` supersedes.
+    fn superseded_by(&self, link: &Link) -> Result<Vec<Link>, StoreError> {
+        let broken = links_of_same_user(&*self.store, link, &BROKEN, &self.policy, |_| false)?;
         let is_open = |old: &Link| old.state.episode().is_some_and(|episode| episode.superseded_by.is_none());
-        Ok(Some(broken.into_values().filter(|old| is_open(old) && succeeds(&link, old, &self.policy)).collect()))
+        Ok(broken.into_values().filter(|old| is_open(old) && succeeds(link, old, &self.policy)).collect())
     }
 }
 
@@ -47,10 +48,12 @@ impl Worker {
     /// from Belvo yet, this is done first.
     pub(super) async fn find_superseded(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Outcome {
         let now = self.clock.now().max(stored_at);
-        if let Ok(Some(known)) = self.known.get(link)
-            && known.profile.institution.is_none()
-            && job.because.from == StateWord::Unconfirmed
-        {
+        let known = match self.known.get_after(link, job.asked_at.0, now) {
+            Ok(Some(known)) => known,
+            Ok(None) => return Outcome::TooEarly(STORE_PAUSE),
+            Err(error) => return unread(&error),
+        };
+        if known.profile.institution.is_none() && job.because.from == StateWord::Unconfirmed {
             // Only webhooks have named the link. If the answer has the keys, the machine asks for another look-up.
             let answer = self.belvo.get_link(link).await;
             let answer = answer.map(|read| match read {
@@ -63,11 +66,9 @@ impl Worker {
                 None => return Outcome::Reported,
             }
         }
-        let superseded = match self.known.superseded_by(link, job.asked_at.0, now) {
-            Ok(Some(superseded)) => superseded,
-            Ok(None) => return Outcome::TooEarly(STORE_PAUSE),
-            Err(error) if error.is_of_one_record() => return Outcome::GivenUp(error.to_string()),
-            Err(error) => return Outcome::Retry(Duration::ZERO, error.to_string()),
+        let superseded = match self.known.superseded_by(&known) {
+            Ok(superseded) => superseded,
+            Err(error) => return unread(&error),
         };
         for old in superseded {
             let published = self.publish_superseded(&old, link, Source::Lookup, now).await;
@@ -94,8 +95,7 @@ impl Worker {
         let old = match self.known.get(link) {
             Ok(Some(old)) => old,
             Ok(None) => return Outcome::TooEarly(STORE_PAUSE),
-            Err(error) if error.is_of_one_record() => return Outcome::GivenUp(error.to_string()),
-            Err(error) => return Outcome::Retry(Duration::ZERO, error.to_string()),
+            Err(error) => return unread(&error),
         };
         let outcome = ReadOutcome::Found { link: resource };
         let seen = read_link(&named, &outcome, observed_at);
@@ -117,6 +117,15 @@ impl Worker {
             Ok(()) => Outcome::Reported,
             Err(error) => Outcome::Retry(Duration::ZERO, error.to_string()),
         }
+    }
+}
+
+/// The store could not be read. Another attempt reads a damaged record no better.
+fn unread(error: &StoreError) -> Outcome {
+    if error.is_of_one_record() {
+        Outcome::GivenUp(error.to_string())
+    } else {
+        Outcome::Retry(Duration::ZERO, error.to_string())
     }
 }
 

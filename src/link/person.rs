@@ -120,10 +120,8 @@ impl Person {
         });
         let is_replaced = |old: &Link| others.values().chain([&link]).any(|new| succeeds(new, old, policy));
         let waiting = others.values().filter_map(|other| Some((other, other.waits_for_user(now, policy)?)));
-        // A user who has given a new consent, which is a new link, lets the old one end.
-        let waiting =
-            waiting.filter(|(other, waiting)| !(matches!(waiting.need, Need::Renewal { .. }) && is_replaced(other)));
-        let waiting: Vec<_> = waiting.map(|(_, waiting)| waiting).collect();
+        // A user who has connected the bank anew lets the old link be: its own message would find out.
+        let waiting: Vec<_> = waiting.filter(|(other, _)| !is_replaced(other)).map(|(_, waiting)| waiting).collect();
         let widgets = others.values().filter_map(|other| Some((other.in_widget_until()?, &other.id)));
         let in_widget = widgets.max().filter(|(until, _)| now < *until);
         let in_widget = in_widget.map(|(until, about)| OtherWidget { until, about: about.clone() });

@@ -364,6 +364,22 @@ fn a_user_in_the_portal_gets_no_notice_about_the_end_of_the_consent() {
 }
 
 #[test]
+fn a_link_that_the_user_has_replaced_is_in_no_message() {
+    let mut family = person_with(3);
+    for (link, created) in [(0, -HOUR), (1, 0)] {
+        let profile = &mut family.links[link].profile;
+        (profile.institution, profile.institution_user_id) = (Some("bank".to_owned()), Some("login".to_owned()));
+        profile.created_at = Some(shift(START, created));
+    }
+    family.observe(1, Status::Valid);
+    // `Family` looks for no successor, as if the look-up of the new link had been lost.
+    family.receive(0, rejected());
+    family.wait(2 * DAY);
+    family.receive(2, rejected());
+    assert_eq!(family.sent(), [(0, 0), (2, 0)]);
+}
+
+#[test]
 fn an_application_that_mints_tokens_without_end_silences_nobody() {
     let mut family = person_with(2);
     family.receive(0, rejected());

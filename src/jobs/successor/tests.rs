@@ -84,7 +84,7 @@ impl Bench {
     }
 
     fn perform(&self, name: JobName, link: &str, other: Option<&str>, asked_at: Timestamp) -> Outcome {
-        let job = JobBody {
+        self.perform_job(&JobBody {
             name,
             link_id: link.to_owned(),
             asked_at: At(asked_at),
@@ -92,9 +92,25 @@ impl Bench {
             resources: Vec::new(),
             successor_id: other.map(str::to_owned),
             because: because(),
-        };
-        let link = link.parse().unwrap();
-        self.worker.perform(&job, &link, asked_at).now_or_never().expect("nothing waits")
+        })
+    }
+
+    /// A look-up that this transition has led to.
+    fn perform_because(&self, link: &str, asked_at: Timestamp, because: Because) -> Outcome {
+        self.perform_job(&JobBody {
+            name: JobName::FindSuperseded,
+            link_id: link.to_owned(),
+            asked_at: At(asked_at),
+            consent_id: None,
+            resources: Vec::new(),
+            successor_id: None,
+            because,
+        })
+    }
+
+    fn perform_job(&self, job: &JobBody) -> Outcome {
+        let link = job.link_id.parse().unwrap();
+        self.worker.perform(job, &link, job.asked_at.0).now_or_never().expect("nothing waits")
     }
 
     /// The links of the published inputs, and their outcomes.
@@ -192,6 +208,20 @@ fn a_job_waits_for_the_commit_that_contains_it() {
     bench.know("old", profile("u1", 1), fails());
     assert_eq!(bench.perform(JobName::FindSuperseded, "broken", None, at(1)), Outcome::Reported);
     assert_eq!(bench.published(), [], "a link that has broken since supersedes nothing");
+}
+
+#[test]
+fn a_job_does_not_take_the_state_before_its_step_for_a_link_that_nobody_has_read() {
+    // The application has reported a success of the new link before Belvo's first webhook; then Belvo is read.
+    let bench = Bench::new(Supersede::InstitutionUserId, 500, Value::Null);
+    bench.know("old", profile("u1", 1), fails());
+    bench.know("new", Profile::default(), [Event::UpdateClaimed]);
+    let because = Because { from: StateWord::Unconfirmed, ..because() };
+    assert_eq!(bench.perform_because("new", at(1), because.clone()), Outcome::TooEarly(STORE_PAUSE));
+    bench.know("new", profile("u1", 9), [Event::UpdateClaimed, seen(Status::Valid, 1)]);
+    assert_eq!(bench.perform_because("new", at(1), because), Outcome::Reported);
+    assert_eq!(bench.published(), [superseded("old")]);
+    assert_eq!(bench.wire.2.load(Ordering::Relaxed), 0, "Belvo is not asked");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checked;
 use crate::contract::AlsoBroken;
-use crate::link::{Cause, Link, LinkId, PERSON_LINKS_MAX, Policy, Prompt, State, Timestamp, UpdatePhase};
+use crate::link::{Cause, Link, LinkId, PERSON_LINKS_MAX, Policy, Prompt, State, Timestamp, UpdatePhase, succeeds};
 
 /// The messages to persons, according to the output stream.
 #[derive(Default)]
@@ -48,7 +48,9 @@ impl PersonChecker {
                 return Err(format!("sends a prompt to a person who is repairing {}", repaired.id));
             }
             let is_up = |link: &&&Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
-            let expected: BTreeSet<_> = family.iter().filter(is_up).filter_map(|link| waits(link, at)).collect();
+            let is_replaced = |old: &&&Link| family.iter().any(|new| succeeds(new, old, policy));
+            let expected = family.iter().filter(|link| is_up(link) && !is_replaced(link));
+            let expected: BTreeSet<_> = expected.filter_map(|link| waits(link, at)).collect();
             let found: BTreeSet<_> = also.iter().map(|other| (other.link_id.clone(), other.episode)).collect();
             if found != expected {
                 return Err(format!("mentions {found:?} in its message, and {expected:?} wait"));
