@@ -175,6 +175,8 @@ fn next(builder: &mut TransitionBuilder<'_>, event: &Event) -> Result<State, Ref
         // The end of the link, and an operator's commands, are the same for every state but `removed`.
         (state, E::LinkDeleted) => Ok(builder.remove(&state, Removal::Deleted)),
         (state, E::ObservedMissing) => Ok(builder.remove(&state, Removal::Missing)),
+        // A mistyped id in a call of the application: there is no link that could have been deleted.
+        (S::Unconfirmed, E::MissingReported) if builder.link.version == 0 => Err(Refusal::AlreadyKnown),
         (state, E::MissingReported) => builder.request_verification_or_refuse(state),
         (state, E::Command(command)) => builder.apply_command(state, *command),
     }

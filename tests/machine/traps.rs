@@ -206,6 +206,12 @@ fn a_late_message_never_revives_a_removed_link() {
 }
 
 #[test]
+fn a_reported_404_for_an_id_that_nobody_knows_makes_no_link() {
+    let mut scene = Scene::unknown(true);
+    assert_eq!(scene.try_receive(Event::MissingReported), Err(Refusal::AlreadyKnown));
+}
+
+#[test]
 fn a_reported_404_is_verified_before_the_link_is_removed() {
     let mut scene = Scene::valid(true);
     assert_eq!(scene.receive(Event::MissingReported), [Effect::Job(verify())]);
