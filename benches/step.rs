@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relink::belvo::{Meaning, translate};
 use relink::contract::{Because, Origin, OriginKind, Record};
-use relink::link::{Input, Link, Policy, PolicySettings, Timestamp, step};
+use relink::link::{Input, Link, Policy, PolicySettings, Refusal, Timestamp, step};
 
 /// Every step of one link's outage: the link before, the event, and the time.
 fn steps(policy: &Policy) -> Vec<(Link, Input, Timestamp)> {
@@ -48,6 +48,21 @@ fn core(criterion: &mut Criterion) {
     group.bench_function("step", |bencher| {
         bencher.iter(|| {
             for (link, input, now) in &steps {
+                let _ = black_box(step(link, input, *now, &policy));
+            }
+        });
+    });
+    let repeats: Vec<_> = steps
+        .iter()
+        .filter(|(link, input, now)| {
+            step(link, input, *now, &policy).is_err_and(|refusal| refusal == Refusal::Repeated)
+        })
+        .collect();
+    assert!(!repeats.is_empty(), "the load has a webhook that is sent twice");
+    group.throughput(Throughput::Elements(repeats.len() as u64));
+    group.bench_function("refuse a repeat", |bencher| {
+        bencher.iter(|| {
+            for (link, input, now) in &repeats {
                 let _ = black_box(step(link, input, *now, &policy));
             }
         });

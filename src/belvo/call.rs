@@ -101,13 +101,13 @@ pub(super) fn is_of_belvo(path: &str) -> bool {
 /// The link that an API error is about, for its subject. The link is taken from the field `link_id` of the report, else
 /// from the body of a 428, else from the path or the query of the request.
 pub(super) fn find_link(error: &ApiError) -> Option<LinkId> {
-    links_named(error).next()
+    links_named(error, &ErrorBody::parse(&error.body)).next()
 }
 
-/// All links that the report names, the most reliable first.
-pub(super) fn links_named(error: &ApiError) -> impl Iterator<Item = LinkId> {
+/// All links that the report, with the errors `body`, names, the most reliable first.
+pub(super) fn links_named(error: &ApiError, body: &ErrorBody) -> impl Iterator<Item = LinkId> {
     let said = error.link_id.as_deref().and_then(|id| id.parse().ok());
-    let in_body = ErrorBody::parse(&error.body).items.into_iter().find_map(|item| item.link);
+    let in_body = body.items.iter().find_map(|item| item.link.clone());
     let place = Place::of(&error.path);
     let in_path = place.behind_links().and_then(|behind| behind.first()?.parse().ok());
     let is_link = |name: &str| is_one_of(name, &["link", "linkid"]);
@@ -154,6 +154,9 @@ impl Place {
 /// Decodes the percent-encoding in a part of a URL (RFC 3986, 2.1). An invalid percent sign stays.
 fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
+    if !bytes.contains(&b'%') {
+        return text.to_owned();
+    }
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {

@@ -10,6 +10,9 @@
 //! [`Unrelated`], so that it never becomes an event of a link (an outage is evidence about the institution). A message that is in no row has no class, and relink does not guess
 //! one.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::body::webhook::WebhookBody;
@@ -264,7 +267,7 @@ pub(super) struct ClassifiedWebhook<'a> {
 }
 
 /// Finds the row of a webhook. An error in a webhook of the LINK family can make its cause more precise.
-pub(super) fn classify_webhook(body: &WebhookBody) -> ClassifiedWebhook<'_> {
+pub(super) fn classify_webhook<'a>(body: &'a WebhookBody<'_>) -> ClassifiedWebhook<'a> {
     let (family, code) = as_the_table_spells(&body.family, &body.code);
     let row = WEBHOOKS.iter().find(|(row_family, row_code, _)| *row_family == family && *row_code == code);
     let class = row.map(|&(_, _, class)| match class {
@@ -336,10 +339,10 @@ pub(super) fn classify_report<'a>(
         404 => item.code.is_none(),
         _other => false,
     };
-    let is_of_belvo = call::is_of_belvo(&error.path);
     highest(items, |item| {
         let row = row_of(error.http_status, item);
-        row.or_else(|| (is_of_belvo && may_be_deleted(item)).then_some((MISSING_RANK, Missing)))
+        let is_missing = || may_be_deleted(item) && call::is_of_belvo(&error.path);
+        row.or_else(|| is_missing().then_some((MISSING_RANK, Missing)))
     })
 }
 
@@ -379,14 +382,18 @@ pub(super) fn row_of(status: u16, item: &ErrorItem) -> Option<(u8, ErrorClass)> 
 
 /// The row of the message of a failed login.
 fn message_row(item: &ErrorItem) -> Option<(u8, ErrorClass)> {
+    /// To prepare a search takes longer than to search one message.
+    static SEARCHES: LazyLock<Vec<Finder<'static>>> =
+        LazyLock::new(|| MESSAGES.iter().map(|(words, ..)| Finder::new(*words)).collect());
+
     let message = item.message.as_deref()?.to_ascii_lowercase();
-    let row = MESSAGES.iter().find(|(words, ..)| has_words(&message, words));
-    row.map(|&(_, rank, class)| (rank, class))
+    let row = MESSAGES.iter().zip(&*SEARCHES).find(|(_, search)| has_words(&message, search));
+    row.map(|(&(_, rank, class), _)| (rank, class))
 }
 
 /// Whether `message` contains the text as whole words. `invalid credentials_storage` does not contain `invalid
 /// credentials`.
-fn has_words(message: &str, words: &str) -> bool {
+fn has_words(message: &str, words: &Finder<'_>) -> bool {
     let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-    message.match_indices(words).any(|(at, _)| is_end(&message[at + words.len()..]))
+    words.find_iter(message.as_bytes()).any(|at| is_end(&message[at + words.needle().len()..]))
 }

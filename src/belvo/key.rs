@@ -3,22 +3,24 @@
 //! Belvo repeats webhooks, and does not promise that any field of them is unique. So a key is a hash over all fields
 //! that identify the fact.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::body::webhook::WebhookBody;
 use super::call::Call;
 use super::error_body::ErrorItem;
 use super::fields::normalise_request_id;
-use crate::contract::Observation;
+use crate::contract::{Observation, ReadOutcome};
 use crate::link::{DedupKey, LinkId};
 
-/// A hash over parts. Each part is hashed with its length, so that different lists of parts have different hashes.
-struct Parts(Sha256);
+/// The bytes to hash: parts, each behind its length, so that different lists of parts have different hashes.
+struct Parts(Vec<u8>);
 
 impl Parts {
     fn of(kind: &str) -> Self {
-        Self(Sha256::new()).and(kind)
+        // Most keys are about a body of some hundred bytes.
+        Self(Vec::with_capacity(1024)).and(kind)
     }
 
     fn and(mut self, part: &str) -> Self {
@@ -27,8 +29,17 @@ impl Parts {
     }
 
     fn part(&mut self, bytes: &[u8]) {
-        self.0.update((bytes.len() as u64).to_be_bytes());
-        self.0.update(bytes);
+        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Adds the JSON of a value as one part.
+    fn written(&mut self, value: &(impl Serialize + ?Sized)) {
+        let start = self.0.len();
+        self.part(b"");
+        serde_json::to_writer(&mut self.0, value).expect("texts and numbers are JSON, and memory takes them");
+        let length = (self.0.len() - start - size_of::<u64>()) as u64;
+        self.0[start..start + size_of::<u64>()].copy_from_slice(&length.to_be_bytes());
     }
 
     /// Adds JSON, independent of the order of its fields.
@@ -39,29 +50,62 @@ impl Parts {
 
     fn json(&mut self, value: &Value) {
         match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                self.part(value.to_string().as_bytes());
-            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => self.written(value),
             Value::Array(items) => {
                 self.part(b"[");
                 items.iter().for_each(|item| self.json(item));
                 self.part(b"]");
             }
-            Value::Object(fields) => {
-                self.part(b"{");
-                let mut fields: Vec<_> = fields.iter().collect();
-                fields.sort_unstable_by_key(|&(key, _)| key);
-                for (key, value) in fields {
-                    self.part(key.as_bytes());
-                    self.json(value);
-                }
-                self.part(b"}");
-            }
+            Value::Object(fields) => self.object(fields),
         }
     }
 
+    fn object(&mut self, fields: &Map<String, Value>) {
+        self.part(b"{");
+        // serde_json has the fields in this order, unless a crate switches on its feature `preserve_order`.
+        let mut fields: Vec<_> = fields.iter().collect();
+        fields.sort_unstable_by_key(|&(key, _)| key);
+        for (key, value) in fields {
+            self.part(key.as_bytes());
+            self.json(value);
+        }
+        self.part(b"}");
+    }
+
+    /// Adds the JSON of the outcome, without building it.
+    fn and_outcome(mut self, outcome: &ReadOutcome) -> Self {
+        self.part(b"{");
+        let name = match outcome {
+            ReadOutcome::Found { link } => {
+                self.part(b"link");
+                self.object(link);
+                "found"
+            }
+            ReadOutcome::Consent { consent } => {
+                self.part(b"consent");
+                self.object(consent);
+                "consent"
+            }
+            ReadOutcome::Superseded { by } => {
+                self.part(b"by");
+                self.written(by);
+                "superseded"
+            }
+            ReadOutcome::Missing => "missing",
+            ReadOutcome::RefreshAccepted { .. } => "refresh_accepted",
+        };
+        self.part(b"outcome");
+        self.written(name);
+        if let ReadOutcome::RefreshAccepted { request_id: Some(id) } = outcome {
+            self.part(b"request_id");
+            self.written(id);
+        }
+        self.part(b"}");
+        self
+    }
+
     fn key(self) -> DedupKey {
-        let digest = self.0.finalize();
+        let digest = Sha256::digest(&self.0);
         DedupKey(digest.iter().take(8).fold(0, |key, &byte| key << 8 | u64::from(byte)))
     }
 }
@@ -72,7 +116,7 @@ impl Parts {
 /// The key includes `data`: TAX_RETURNS and INVOICES send two webhooks with one code per refresh, and a later webhook
 /// may have another due date. The key does not include `process_type` and `external_id`, which do not identify the
 /// fact.
-pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody) -> Option<DedupKey> {
+pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody<'_>) -> Option<DedupKey> {
     if body.webhook_id.is_none() && body.request_id.is_none() {
         return None;
     }
@@ -104,8 +148,7 @@ pub(super) fn of_api_error(link: &LinkId, status: u16, call: Call, item: &ErrorI
 /// differ.
 pub(super) fn of_observation(link: &LinkId, seen: &Observation) -> DedupKey {
     let at = seen.observed_at.0.as_millis().to_string();
-    let outcome = serde_json::to_value(&seen.outcome).expect("our bodies have string keys and no failing serializers");
-    Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_json(&outcome).key()
+    Parts::of("observation").and(link.as_str()).and(seen.source.as_str()).and(&at).and_outcome(&seen.outcome).key()
 }
 
 // Callbacks of the widget and commands have no key. Callbacks and commands contain nothing that distinguishes a second
@@ -197,6 +240,37 @@ mod tests {
             assert_eq!(key(seen), key(&seen.clone()));
             assert_ne!(key(seen), key(&changed), "{pointer} of {seen}");
         }
+    }
+
+    #[test]
+    fn the_outcome_is_hashed_as_its_json() {
+        let object = |value: Value| value.as_object().unwrap().clone();
+        let text = "a \"quoted\" \u{1} é".to_owned();
+        for outcome in [
+            ReadOutcome::Found { link: object(json!({"b": [1, 2.5, null, {"z": text, "a": true}], "a": u64::MAX})) },
+            ReadOutcome::Consent { consent: object(json!({})) },
+            ReadOutcome::Missing,
+            ReadOutcome::RefreshAccepted { request_id: None },
+            ReadOutcome::RefreshAccepted { request_id: Some(text.clone()) },
+            ReadOutcome::Superseded { by: text.clone() },
+        ] {
+            let json = serde_json::to_value(&outcome).unwrap();
+            assert_eq!(Parts::of("x").and_outcome(&outcome).key(), Parts::of("x").and_json(&json).key(), "{json}");
+        }
+    }
+
+    /// A link remembers its keys, so a new version of relink must make the same ones.
+    #[test]
+    fn the_keys_are_those_of_earlier_versions() {
+        let webhook = json!({"webhook_id": "a", "webhook_type": "ACCOUNTS", "webhook_code": "new", "link_id": "l",
+            "data": {"total": 2, "names": ["é", null, 1.5], "nested": {"b": false}}});
+        let seen = json!({"observed_at": "2026-11-22T10:15:00Z", "source": "sweep", "outcome": "found",
+            "link": {"id": "l", "status": "valid", "fetch_resources": ["A"]}});
+        let seen = of_observation(&"l".parse().unwrap(), &serde_json::from_value(seen).unwrap());
+        assert_eq!(
+            (key(&webhook), seen),
+            (Some(DedupKey(3_583_287_768_922_689_398)), DedupKey(162_345_593_813_950_241))
+        );
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) fn of_webhook(
     class: WebhookClass,
     family: &str,
     code: &str,
-    body: &WebhookBody,
+    body: &WebhookBody<'_>,
     received_at: Timestamp,
 ) -> Meaning {
     let event = match class {

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::error_body::field;
 use super::undecodable::{Undecodable, parse_as};
-use crate::contract::input::{INPUT_SCHEMA_VERSION, version_in};
-use crate::contract::{Command, Observation, Widget, squeezed};
+use crate::contract::input::{INPUT_SCHEMA_VERSION, lenient_text, source_in, version_in};
+use crate::contract::{At, Command, Observation, ReadOutcome, Widget, squeezed};
 use crate::link::Timestamp;
 
 /// The values of `event` in a body of the widget. `page_load` is accepted only in the spelling of Belvo's widget.
@@ -45,35 +45,47 @@ pub(super) fn parse_widget(value: Value) -> Result<Widget, Undecodable> {
     parse(fields)
 }
 
-/// Reads an observation.
+/// Reads an observation. Most inputs are observations, and serde would buffer their fields to find the outcome.
 pub(super) fn parse_observation(value: Value) -> Result<Observation, Undecodable> {
-    let fields = object(value)?;
-    let needed = |name: &str| {
-        let at = format!("$.{name}");
-        fields.get(name).filter(|value| !value.is_null()).ok_or_else(|| Undecodable::shape(at, "missing"))
-    };
-    let outcome = needed("outcome")?.as_str().filter(|outcome| OUTCOMES.contains(outcome));
-    let outcome = outcome.ok_or_else(|| Undecodable::shape("$.outcome", one_of(OUTCOMES)))?;
-    let observed_at = match needed("observed_at")? {
+    let mut fields = object(value)?;
+    let outcome = needed(&fields, "outcome")?.as_str().and_then(|said| OUTCOMES.iter().find(|name| **name == said));
+    let outcome = *outcome.ok_or_else(|| Undecodable::shape("$.outcome", one_of(OUTCOMES)))?;
+    let observed_at = match needed(&fields, "observed_at")? {
         Value::String(text) => text.parse::<Timestamp>(),
         // A number counts seconds or milliseconds since 1970.
         other => other.to_string().parse(),
     };
-    observed_at.map_err(|error| Undecodable::shape("$.observed_at", error.to_string()))?;
-    let resource = match outcome {
-        "found" => Some("link"),
-        "consent" => Some("consent"),
-        _other => None,
+    let observed_at = observed_at.map_err(|error| Undecodable::shape("$.observed_at", error.to_string()))?;
+    let source = fields.get("source").map(source_in).unwrap_or_default();
+    let outcome = match outcome {
+        "found" => ReadOutcome::Found { link: taken_object(&mut fields, "link")? },
+        "consent" => ReadOutcome::Consent { consent: taken_object(&mut fields, "consent")? },
+        "missing" => ReadOutcome::Missing,
+        "superseded" => match needed(&fields, "by")? {
+            Value::String(by) => ReadOutcome::Superseded { by: by.clone() },
+            _other => return Err(Undecodable::shape("$.by", "expected a string")),
+        },
+        _refresh_accepted => {
+            ReadOutcome::RefreshAccepted { request_id: fields.get("request_id").and_then(lenient_text) }
+        }
     };
-    if let Some(name) = resource
-        && !needed(name)?.is_object()
-    {
-        return Err(Undecodable::shape(format!("$.{name}"), "expected an object"));
+    let schema_version = fields.get("schema_version").and_then(version_in);
+    Ok(Observation { schema_version, observed_at: At(observed_at), source, outcome })
+}
+
+/// The field, which must not be missing or null.
+fn needed<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Undecodable> {
+    let value = fields.get(name).filter(|value| !value.is_null());
+    value.ok_or_else(|| Undecodable::shape(format!("$.{name}"), "missing"))
+}
+
+/// Takes the field out, which must be an object.
+fn taken_object(fields: &mut Map<String, Value>, name: &str) -> Result<Map<String, Value>, Undecodable> {
+    needed(fields, name)?;
+    match fields.remove(name) {
+        Some(Value::Object(taken)) => Ok(taken),
+        _other => Err(Undecodable::shape(format!("$.{name}"), "expected an object")),
     }
-    if outcome == "superseded" && !needed("by")?.is_string() {
-        return Err(Undecodable::shape("$.by", "expected a string"));
-    }
-    parse(fields)
 }
 
 /// Reads a command. Only `snooze` needs `until`; for other commands a wrong `until` is ignored.
@@ -100,4 +112,31 @@ fn object(value: Value) -> Result<Map<String, Value>, Undecodable> {
 
 fn one_of(words: &[&str]) -> String {
     format!("expected one of `{}`", words.join("`, `"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The types of the contract can be read by serde too, which other programs in Rust use.
+    #[test]
+    fn an_observation_is_read_as_the_contract_says() {
+        for extra in [
+            json!({"outcome": "found", "link": {"id": "l", "n": [1, null]}, "source": "sweep", "schema_version": 1}),
+            json!({"outcome": "found", "link": {}, "source": "lookup", "schema_version": "1"}),
+            json!({"outcome": "consent", "consent": {"id": "c"}, "link": 7, "source": 7}),
+            json!({"outcome": "missing", "source": null, "schema_version": null}),
+            json!({"outcome": "refresh_accepted", "request_id": {"code": "r"}, "more": true}),
+            json!({"outcome": "refresh_accepted", "request_id": null}),
+            json!({"outcome": "superseded", "by": "other", "source": "verify"}),
+        ] {
+            let mut body = json!({"observed_at": "2026-11-22T10:15:00.123Z"});
+            body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            let read = parse_observation(body.clone()).unwrap();
+            let expected: Observation = serde_json::from_value(body.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&expected).unwrap(), "{body}");
+        }
+    }
 }

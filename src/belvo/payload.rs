@@ -128,8 +128,24 @@ fn parse(text: &str) -> Result<Value, Undecodable> {
     if text.trim().is_empty() {
         return Err(Undecodable::Empty);
     }
+    // Almost every text is JSON without a number that has to be repaired, and to search for what is wrong takes as long as to read it.
+    if let Ok(value) = serde_json::from_str(text)
+        && is_exact(&value)
+    {
+        return Ok(value);
+    }
     serde_json::from_str(&repair::repair(text))
         .map_err(|error| Undecodable::NotJson { line: error.line(), column: error.column() })
+}
+
+/// Whether serde_json has kept every number exactly: it reads an integer of up to 64 bits as one, and any other number as an `f64`.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => !number.is_f64(),
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(fields) => fields.values().all(is_exact),
+    }
 }
 
 #[cfg(test)]

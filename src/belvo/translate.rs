@@ -121,8 +121,8 @@ fn translate_error(
     if !(400..=599).contains(&error.http_status) {
         return Err(Undecodable::shape("$.http_status", "expected the status of an error, 400 to 599"));
     }
-    links_named(error).try_for_each(|named| same_link(link, Some(named)))?;
     let body = ErrorBody::parse(&error.body);
+    links_named(error, &body).try_for_each(|named| same_link(link, Some(named)))?;
     // Some HTTP statuses have a meaning without a body.
     let bare = [ErrorItem::default()];
     let items = if body.items.is_empty() { &bare[..] } else { &body.items[..] };

@@ -72,6 +72,10 @@ impl Undecodable {
 
 /// Reads JSON as one of relink's own types.
 pub(super) fn parse_as<T: DeserializeOwned>(value: Value) -> Result<T, Undecodable> {
+    // To know the place of an error takes longer than to read the message, so only a wrong message pays for it.
+    if let Ok(read) = T::deserialize(&value) {
+        return Ok(read);
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let at = if path == "." { "$".to_owned() } else { format!("$.{path}") };

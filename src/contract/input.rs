@@ -21,7 +21,7 @@ use super::rfc3339::At;
 mod examples;
 mod lenient;
 
-pub use lenient::version_in;
+pub use lenient::{source_in, text_in as lenient_text, version_in};
 
 /// The newest `schema_version` of the bodies in this file.
 pub const INPUT_SCHEMA_VERSION: u64 = super::SCHEMA_VERSION as u64;

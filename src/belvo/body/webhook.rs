@@ -12,7 +12,7 @@ use crate::link::LinkId;
 
 /// The webhook envelope ("Webhooks: LINK family" and the pages of the other families), in all versions since 2021.
 #[derive(Clone)]
-pub struct WebhookBody {
+pub struct WebhookBody<'a> {
     /// `webhook_id`. Belvo does not promise that it is unique.
     pub webhook_id: Option<String>,
     /// `webhook_type`, in capitals.
@@ -26,7 +26,7 @@ pub struct WebhookBody {
     /// `external_id`, unchanged. Null in some examples.
     pub external_id: Option<String>,
     /// `data`: null if the message has none. A text that contains JSON is read as that JSON.
-    pub data: Value,
+    pub data: Cow<'a, Value>,
     /// Fields beside `data` that may contain an error: `error_code`, `error_message`, `message` and similar; and `data`
     /// if it is a sentence.
     pub beside_data: Value,
@@ -34,9 +34,9 @@ pub struct WebhookBody {
     failed: bool,
 }
 
-impl WebhookBody {
+impl<'a> WebhookBody<'a> {
     /// Reads the envelope.
-    pub fn parse(value: &Value) -> Result<Self, Undecodable> {
+    pub fn parse(value: &'a Value) -> Result<Self, Undecodable> {
         let body = envelope(value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?;
         Ok(Self {
             webhook_id: text(body, "webhook_id"),
@@ -45,7 +45,7 @@ impl WebhookBody {
             code: needed(body, "webhook_code")?.to_ascii_lowercase(),
             request_id: text(body, "request_id").map(|id| normalise_request_id(&id)),
             external_id: optional::external_id(body).value(),
-            data: data_of(body).into_owned(),
+            data: data_of(body),
             beside_data: beside_data(body),
             failed: body.iter().any(|(key, value)| match key.as_str() {
                 "status" | "status_code" | "http_status" => is_failure(value),
@@ -158,7 +158,7 @@ fn is_error(key: &str, value: &Value) -> bool {
 
 /// Whether a field name means an error: `error`, `errors`, `error_code`, `errorMessage`, `total_errors` and similar.
 fn names_error(key: &str) -> bool {
-    key.to_ascii_lowercase().contains("error")
+    key.as_bytes().windows("error".len()).any(|part| part.eq_ignore_ascii_case(b"error"))
 }
 
 /// Whether a value is neither null, false, zero nor empty.
@@ -194,10 +194,10 @@ mod tests {
 
     const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 
-    fn parse(changes: Value) -> Result<WebhookBody, Undecodable> {
+    fn parse(changes: Value) -> Result<WebhookBody<'static>, Undecodable> {
         let mut body = json!({"webhook_type": "ACCOUNTS", "webhook_code": "historical_update", "link_id": LINK});
         body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        WebhookBody::parse(&body)
+        WebhookBody::parse(Box::leak(Box::new(body)))
     }
 
     #[test]

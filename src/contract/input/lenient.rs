@@ -16,7 +16,8 @@ pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>,
     Ok(text_in(&Value::deserialize(from)?))
 }
 
-fn text_in(value: &Value) -> Option<String> {
+/// The text of a value, if it has one.
+pub fn text_in(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -56,6 +57,11 @@ pub(super) fn last_error<'de, D: Deserializer<'de>>(from: D) -> Result<Option<La
 
 /// Reads who read a link. Every value but those of relink counts as the application.
 pub(super) fn source<'de, D: Deserializer<'de>>(from: D) -> Result<Source, D::Error> {
-    let said = text_in(&Value::deserialize(from)?).unwrap_or_default();
-    Ok([Source::Verify, Source::Sweep].into_iter().find(|source| source.as_str() == said).unwrap_or_default())
+    Ok(source_in(&Value::deserialize(from)?))
+}
+
+/// The reader that a value names.
+pub fn source_in(value: &Value) -> Source {
+    let said = text_in(value).unwrap_or_default();
+    [Source::Verify, Source::Sweep].into_iter().find(|source| source.as_str() == said).unwrap_or_default()
 }
