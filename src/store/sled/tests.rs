@@ -9,9 +9,22 @@ use crate::store::format::{CONTENT_KEY, FORMAT_KEY, FORMAT_WITHOUT_CHECKSUMS, FO
 
 const CACHE: u64 = 1 << 20;
 
+/// Opens a database of sled alone. The threads of sled release the lock of a dropped one some moments later.
+fn open_raw(path: impl AsRef<Path>) -> sled::Db {
+    for _ in 0..200 {
+        match sled::open(&path) {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("sled has not released its lock within 2 s")
+}
+
 /// Writes a database of an older relink, with one link.
 fn write_legacy(path: &Path, id: &str, format_version: u16) {
-    let db = sled::open(path).unwrap();
+    let db = open_raw(path);
     // The head: version 1, state valid, partition 3, link version 7, deadline 5, reserved.
     let mut value = vec![1, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 5, 0];
     value.extend_from_slice(br#"{"institution":"erebor"}"#);
@@ -46,7 +59,7 @@ fn an_older_store_whose_indexes_do_not_fit_is_quarantined() {
     let path = directory.path().join("s");
     write_legacy(&path, "link_1", FORMAT_WITHOUT_CHECKSUMS);
     {
-        let db = sled::open(&path).unwrap();
+        let db = open_raw(&path);
         db.remove(b"llink_1").unwrap();
         db.flush().unwrap();
     }
@@ -58,7 +71,7 @@ fn an_older_store_whose_indexes_do_not_fit_is_quarantined() {
 fn write_format_3(path: &Path, is_complete: bool) {
     let directory = path.join("1");
     std::fs::create_dir_all(&directory).unwrap();
-    let db = sled::open(directory).unwrap();
+    let db = open_raw(directory);
     let mut content = Content::default();
     let mut put = |key: &[u8], payload: &[u8]| {
         let value = seal(key, payload);
@@ -136,7 +149,7 @@ fn a_damaged_store_of_format_3_is_quarantined() {
         {
             // The threads of the sled that wrote it may still hold its lock.
             directories::wait_until_free(&path.join("1")).unwrap();
-            let db = sled::open(path.join("1")).unwrap();
+            let db = open_raw(path.join("1"));
             removed.iter().for_each(|key| drop(db.remove(key).unwrap()));
             db.flush().unwrap();
         }
