@@ -103,6 +103,7 @@ metrics! {
         "links whose creation was not finished at once: `begun`, `finished`, `unfinished`, `removed`";
     JOBS: Counter "relink_jobs_total" ["job", "outcome"]
         "attempts of jobs: `reported`, `retried` or `given_up`";
+    BELVO_KEYS_REFUSED: Gauge "relink_belvo_keys_refused" [] "1 while Belvo refuses relink's keys, by its last answer that shows it; else 0";
     BELVO_REQUESTS_LEFT: Gauge "relink_belvo_requests_left" []
         "requests that may be sent to Belvo now; 0 during a pause that Belvo asked for";
     BELVO_REQUESTS_MAX: Gauge "relink_belvo_requests_max" []

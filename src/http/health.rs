@@ -75,6 +75,7 @@ pub(super) fn waiting(server: &Server) -> JournalWaiting {
 pub(super) async fn metrics(State(server): State<SharedServer>) -> impl IntoResponse {
     if let Some(belvo) = &server.belvo {
         record_budget(belvo.budget_left());
+        metrics::gauge!(metric::BELVO_KEYS_REFUSED.name).set(if belvo.are_keys_refused() { 1.0 } else { 0.0 });
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], server.metrics.render())
 }

@@ -9,7 +9,7 @@
 //! with [`ADOPTION_ID`], and the history of the link contains it. So a restart or a lost store loses nothing, and a link
 //! that an operator muted is never unmuted here.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
@@ -78,7 +78,10 @@ impl Reconciler {
         let mut progress = self.progress.lock().await;
         let adopted = &mut progress.adopted;
         if !adopted.searched {
-            adopted.waiting.extend(self.find_muted().await?);
+            let muted = self.find_muted().await?;
+            // Those that this process has adopted wait already.
+            let known: HashSet<LinkId> = adopted.waiting.iter().cloned().collect();
+            adopted.waiting.extend(muted.into_iter().filter(|link| !known.contains(link)));
             adopted.searched = true;
         }
         let (mut released, mut failures) = (false, 0);
