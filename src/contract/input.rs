@@ -339,10 +339,10 @@ pub struct Command {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub until: Option<At>,
-    /// The name of the operator, for people who read the history of the link.
+    /// The name of the operator, for people who read the history of the link; at most 128 bytes.
     #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The operator's reason, for the same people.
+    /// The operator's reason, for the same people; at most 1024 bytes.
     #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

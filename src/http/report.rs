@@ -17,7 +17,8 @@ use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Server, SharedServer};
 use crate::belvo::{Meaning, Undecodable, link_of_api_error, read_json};
-use crate::contract::{ErrorMeaning, InputKind, NotStored, Stored, without_secrets};
+use crate::contract::limits::{OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
+use crate::contract::{Command, ErrorMeaning, InputKind, NotStored, Stored, without_secrets};
 use crate::link::LinkId;
 use crate::metric;
 
@@ -62,7 +63,7 @@ fn no_link() -> Problem {
     count(InputKind::ApiError, "refused");
     Problem::new(
         Kind::LinkNotFound,
-        "The error is about a link and does not name it. relink looked in `link_id` (or `link`), in `body` (`link`, \
+        "The error is about a link and does not name it, or not with an id that a link can have. relink looked in `link_id` (or `link`), in `body` (`link`, \
          which Belvo sends with status 428 only), in `path` (`…/links/{id}/…`) and in its query (`link=…`). Set `link_id`.",
     )
     .at("/link_id")
@@ -87,7 +88,22 @@ pub(super) async fn command(
 ) -> Result<Response, Problem> {
     let body = redacted(body::read_json(request).await?);
     translate(&server, InputKind::Command, &link, &body)?;
+    check_length(&body)?;
     store(&server, InputKind::Command, &link, body, &caller).await
+}
+
+/// Refuses a name or a reason that would not be kept: the operator is still here to shorten it.
+fn check_length(body: &[u8]) -> Result<(), Problem> {
+    let Ok(command) = serde_json::from_slice::<Command>(body) else { return Ok(()) };
+    let texts = [("by", command.by, OPERATOR_BYTES_MAX), ("reason", command.reason, REASON_BYTES_MAX)];
+    for (field, text, max) in texts {
+        if text.is_some_and(|text| text.len() > max) {
+            count(InputKind::Command, "refused");
+            let detail = format!("`{field}` must have at most {max} bytes.");
+            return Err(Problem::new(Kind::WrongShape, detail).at(format!("/{field}")));
+        }
+    }
+    Ok(())
 }
 
 fn translate(server: &Server, kind: InputKind, link: &LinkId, body: &[u8]) -> Result<Meaning, Undecodable> {

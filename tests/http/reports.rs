@@ -220,7 +220,7 @@ async fn bodies_of_the_wrong_shape_are_refused_with_the_place_of_the_error() {
     let (errors, widget, commands) =
         ("/v1/api-errors".to_owned(), format!("/v1/links/{LINK}/widget"), format!("/v1/links/{LINK}/commands"));
     let future = json!({"schema_version": 99, "command": "mute"}).to_string();
-    let cases: [(&str, &str, u16, &str, Option<&str>); 14] = [
+    let cases: [(&str, &str, u16, &str, Option<&str>); 15] = [
         (&errors, "", 400, "not-json", None),
         (&errors, "{", 400, "not-json", None),
         (&errors, "[]", 422, "wrong-shape", Some("")),
@@ -234,6 +234,13 @@ async fn bodies_of_the_wrong_shape_are_refused_with_the_place_of_the_error() {
         (&commands, "{}", 422, "wrong-shape", Some("/command")),
         (&commands, r#"{"command": "explode"}"#, 422, "wrong-shape", Some("/command")),
         (&commands, r#"{"command": "snooze"}"#, 422, "wrong-shape", Some("/until")),
+        (
+            &commands,
+            &format!(r#"{{"command": "mute", "reason": "{}"}}"#, "x".repeat(1025)),
+            422,
+            "wrong-shape",
+            Some("/reason"),
+        ),
         (&commands, &future, 422, "wrong-shape", Some("/schema_version")),
     ];
     for (path, body, status, slug, at) in cases {
