@@ -326,8 +326,11 @@ impl Service {
         if phase == Phase::Running { Ok(()) } else { self.ended().await }
     }
 
-    /// Waits until a part ends by itself; in normal operation none does.
-    async fn ended(&mut self) -> anyhow::Result<()> {
+    /// Waits until a part ends by itself; in normal operation none does. May be dropped and called again until it returns.
+    ///
+    /// # Errors
+    /// The error that ended the part.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
         let own_server = async {
             match &mut self.own_server {
                 Some(server) => server.ended().await,

@@ -73,11 +73,12 @@ async fn run_in(
     });
     screen.aside(&format!("The demo took {:.1} s.", began.elapsed().as_secs_f64()));
     if is_correct && !args.once {
-        let mut tail = Tail::from_now_on(environment.local());
+        let local = environment.local();
+        let mut tail = Tail::from_now_on(local);
         environment.show_commands(screen)?;
         loop {
             tokio::select! {
-                printed = tail.next(environment.local(), screen) => printed?,
+                printed = tail.next(&local.sandbox, &local.subscriber, screen) => printed?,
                 () = shutdown.cancelled() => break,
             }
         }

@@ -130,7 +130,7 @@ async fn serve(
     let mut lines = keys::lines();
     loop {
         tokio::select! {
-            printed = tail.next(local, screen) => {
+            printed = tail.next(&local.sandbox, &local.subscriber, screen) => {
                 printed?;
                 kept.save(&belvo)?;
             }
@@ -139,6 +139,8 @@ async fn serve(
                 Ok(keys::Answer::Text(text)) => screen.aside(&text),
                 Err(problem) => screen.problem(&format!("{problem:#}")),
             },
+            // As when a `relink serve` with another store takes the streams over.
+            ended = local.service.ended() => return ended,
             () = shutdown.cancelled() => return Ok(()),
         }
     }

@@ -1,11 +1,12 @@
-//! Prints what happens, in order: the webhooks of the sandbox, and the notices, refusals and new links of relink.
+//! Prints what happens, in order: the webhooks of the sandbox, and the notices (in observe mode what they would be),
+//! refusals and new links of relink.
 
-use belvo_sandbox::{Delivery, DeliveryOutcome};
+use belvo_sandbox::{Delivery, DeliveryOutcome, Sandbox};
 use serde_json::Value;
 
 use super::parts::Local;
 use super::screen::Screen;
-use super::subscriber::Received;
+use super::subscriber::{Received, Subscriber};
 
 /// How far the output has come.
 pub(in crate::rehearsal) struct Tail {
@@ -24,15 +25,20 @@ impl Tail {
     ///
     /// # Errors
     /// If the sandbox or the subscription has ended.
-    pub(in crate::rehearsal) async fn next(&mut self, local: &Local, screen: &Screen) -> anyhow::Result<()> {
-        let control = local.sandbox.control();
+    pub(in crate::rehearsal) async fn next(
+        &mut self,
+        sandbox: &Sandbox,
+        subscriber: &Subscriber,
+        screen: &Screen,
+    ) -> anyhow::Result<()> {
+        let control = sandbox.control();
         tokio::select! {
             delivery = control.wait_for_delivery(self.delivered, |_| true) => {
                 let delivery = delivery?;
                 self.delivered = delivery.seq;
                 screen.action("belvo", &webhook(&delivery));
             }
-            received = local.subscriber.at(self.received) => {
+            received = subscriber.at(self.received) => {
                 let (index, received) = received?;
                 self.received = index + 1;
                 print(&received, screen);
@@ -62,6 +68,8 @@ fn print(received: &Received, screen: &Screen) {
         if let Some(url) = body["repair_url"].as_str() {
             screen.aside(&format!("             the user repairs it at {url}"));
         }
+    } else if subject.starts_with("link.observed.") {
+        screen.notice(subject, &format!("{user}{} (observe mode: this is recorded only)", transition(body)));
     } else if subject.starts_with("link.refused.") {
         let event = body["event"].as_str().map(|event| format!(" by {event}")).unwrap_or_default();
         let why = text_of(&body["detail"]);
