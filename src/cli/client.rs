@@ -1,5 +1,7 @@
 //! The client of a running relink's HTTP API.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +14,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::due::Around;
 use crate::config::{Config, Sources};
-use crate::contract::{At, HistoryEntry, HistoryKind, Record, Scope};
+use crate::contract::{At, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Record, Scope};
 use crate::link::Timestamp;
 use crate::printable::shortened;
 
@@ -56,6 +59,32 @@ pub(super) struct RunningRelink {
     token: SecretString,
     /// Whether the answer is printed as JSON.
     pub(super) json: bool,
+}
+
+/// Who uses a token of the settings.
+#[derive(Clone, Copy)]
+enum ForWhom {
+    /// Somebody who may do everything that the settings allow.
+    Person,
+    /// A program, which should have no more than it needs.
+    Program,
+}
+
+/// What decides, besides the record of a link, what happens next with it.
+#[derive(Debug, Default)]
+pub(super) struct Situation {
+    /// relink only records the messages to users.
+    pub(super) observes: bool,
+    /// The institutions that are down. `None`: not known.
+    pub(super) down: Option<BTreeSet<String>>,
+}
+
+impl Situation {
+    /// The situation of a link at this institution.
+    pub(super) fn around(&self, institution: Option<&str>) -> Around {
+        let bank_is_down = self.down.as_ref().zip(institution).map(|(down, institution)| down.contains(institution));
+        Around { observes: self.observes, bank_is_down, is_adopted: false }
+    }
 }
 
 /// `GET /v1/links/{id}/history`
@@ -138,35 +167,49 @@ fn check_url(url: &str) -> anyhow::Result<()> {
 }
 
 impl RunningRelink {
-    /// The relink that these flags or the settings name, with the token that may do most.
+    /// The relink that these flags or the settings name, to read from it: with the token that may do most of those that may read.
     pub(super) fn of(args: RelinkArgs) -> anyhow::Result<Self> {
-        Self::with(args, false)
+        Self::with(args, Scope::Read, ForWhom::Person)
+    }
+
+    /// The same, to give commands and to look at their result.
+    pub(super) fn operating(args: RelinkArgs) -> anyhow::Result<Self> {
+        Self::with(args, Scope::Operate, ForWhom::Person)
     }
 
     /// The same for a program that only reads: with the token that may do least besides reading.
     pub(super) fn reading(args: RelinkArgs) -> anyhow::Result<Self> {
-        Self::with(args, true)
+        Self::with(args, Scope::Read, ForWhom::Program)
     }
 
-    fn with(args: RelinkArgs, only_reads: bool) -> anyhow::Result<Self> {
+    fn with(args: RelinkArgs, wanted: Scope, for_whom: ForWhom) -> anyhow::Result<Self> {
+        // An address without a scheme, as in the settings.
+        let url = args.url.map(|url| if url.contains("://") { url } else { format!("http://{url}") });
+        let args = RelinkArgs { url, ..args };
         args.url.as_deref().map_or(Ok(()), check_url)?;
         let (url, token) = match (args.url, args.token) {
             (Some(url), Some(token)) => (url, token),
             (url, token) => {
                 let config = Config::load(&Sources::of_process(args.config, Vec::new()))?.config;
                 let named = config.http.named_api_tokens.iter();
-                let named = if only_reads {
-                    named.filter(|token| token.scopes.contains(&Scope::Read)).min_by_key(|token| token.scopes.len())
-                } else {
-                    named.max_by_key(|token| token.scopes.len())
-                };
-                let named = named.map(|token| token.secret.clone());
+                // A command is followed by a look at its result.
+                let fits = |scopes: &[Scope]| scopes.contains(&wanted) && scopes.contains(&Scope::Read);
+                let named = named.filter(|token| fits(&token.scopes));
                 // A token without a name may do everything.
                 let unnamed = config.http.api_tokens.first().cloned();
-                let chosen = if only_reads { named.or(unnamed) } else { unnamed.or(named) };
+                let chosen = match for_whom {
+                    ForWhom::Person => {
+                        let most = named.min_by_key(|token| Reverse(token.scopes.len()));
+                        unnamed.or(most.map(|token| token.secret.clone()))
+                    }
+                    ForWhom::Program => {
+                        let least = named.min_by_key(|token| token.scopes.len());
+                        least.map(|token| token.secret.clone()).or(unnamed)
+                    }
+                };
                 let token = token.or(chosen).context(
-                    "a token is required: give --token, or set RELINK_API_TOKENS or RELINK_NAMED_API_TOKENS as for the service; the first \
-                     one is used",
+                    "a token is required: give --token, or set RELINK_API_TOKENS or RELINK_NAMED_API_TOKENS as for the service, with the \
+                     scopes `read` and, for commands, `operate`",
                 )?;
                 (url.unwrap_or_else(|| format!("http://{}", config.http.listen)), token)
             }
@@ -234,6 +277,16 @@ impl RunningRelink {
     /// Replays a dead letter. The answer has the sequence of the new input.
     pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<Value> {
         self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await
+    }
+
+    /// Whether relink only observes, and which institutions are down now.
+    pub(super) async fn situation(&self) -> anyhow::Result<Situation> {
+        let (observes, (_, max)) = (self.observes().await?, INSTITUTIONS_ON_PAGE);
+        let answer = self.get(&format!("/v1/institutions?limit={max}")).await?;
+        let all = answer["institutions"].as_array().context("the answer of relink has no institutions")?;
+        let down = all.iter().filter(|one| one["state"] == "down");
+        let down = down.filter_map(|one| Some(one["institution"].as_str()?.to_owned())).collect();
+        Ok(Situation { observes, down: Some(down) })
     }
 
     /// Whether relink only observes, and sends no message to users.

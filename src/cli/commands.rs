@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{History, NOT_FOUND, RelinkArgs, RunningRelink, status_of};
+use super::client::{History, NOT_FOUND, RelinkArgs, RunningRelink, Situation, status_of};
 use super::due::unsent_prompt;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
@@ -119,7 +119,7 @@ pub(super) async fn forget(args: ForgetArgs) -> anyhow::Result<ExitCode> {
 /// Sends a command, and waits until it is handled.
 pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs) -> anyhow::Result<ExitCode> {
     let CommandArgs { link, reason, by, relink } = args;
-    let relink = RunningRelink::of(relink)?;
+    let relink = RunningRelink::operating(relink)?;
     let link = link.as_str();
     let fields = [("command", Some(command.to_owned())), ("until", until), ("reason", reason), ("by", by)];
     let body: Map<String, Value> =
@@ -142,12 +142,12 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
         let read = read.as_ref().map(serde_json::to_value).transpose()?;
         print_json(&json!({"stored": answer, "handled": handled, "read": read}))?;
     } else {
-        // Without an answer, the output only lacks that relink observes.
-        let observes = relink.observes().await.unwrap_or_default();
+        // Without an answer, the output only lacks what keeps a prompt back.
+        let situation = relink.situation().await.unwrap_or_default();
         let now = clock::now();
         print(&match &read {
             Some(read) => outcome_of_read(command, read.as_ref(), now),
-            None => outcome(command, handled.as_ref(), observes, now),
+            None => outcome(command, handled.as_ref(), &situation, now),
         })?;
     }
     // What is not handled in time may still be handled, but nobody knows with which result.
@@ -285,7 +285,7 @@ fn outcome_of_read(command: &str, read: Option<&Read>, now: Timestamp) -> String
     text
 }
 
-fn outcome(command: &str, handled: Option<&Handled>, observes: bool, now: Timestamp) -> String {
+fn outcome(command: &str, handled: Option<&Handled>, situation: &Situation, now: Timestamp) -> String {
     let mut text = String::new();
     let Some(handled) = handled else {
         let seconds = HANDLED_WITHIN.as_secs();
@@ -311,7 +311,7 @@ fn outcome(command: &str, handled: Option<&Handled>, observes: bool, now: Timest
         Ok(record) => {
             done(&mut text, command, &record, now);
             if ASKS_THE_USER.contains(&command)
-                && let Some(why) = unsent_prompt(&record, observes, now)
+                && let Some(why) = unsent_prompt(&record, situation.around(record.institution.as_deref()), now)
             {
                 line(&mut text, format_args!("{why}"));
             }

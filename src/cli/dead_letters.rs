@@ -109,7 +109,10 @@ impl Filter {
 }
 
 pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
-    let relink = RunningRelink::of(args.relink)?;
+    let relink = match args.command {
+        DeadLettersCommand::List { .. } | DeadLettersCommand::Show { .. } => RunningRelink::of(args.relink)?,
+        DeadLettersCommand::Replay(_) | DeadLettersCommand::Drop { .. } => RunningRelink::operating(args.relink)?,
+    };
     match args.command {
         DeadLettersCommand::List { filter } => {
             let letters = filter.of(relink.dead_letters().await?)?;

@@ -1,22 +1,38 @@
 //! What happens next with a link, as plain sentences.
 
 use super::sentences::{at, span};
-use crate::contract::{PromptWord, Record, StateWord, UpdatePhaseWord};
+use crate::contract::{At, PromptWord, Record, StateWord, UpdatePhaseWord};
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
 use crate::wording::of_cause;
 
-/// What relink waits for. `due_at` is the link's next deadline, if it has one. `observes`: relink only records the messages to users.
-pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> Vec<String> {
+/// What is known besides the record of a link.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Around {
+    /// relink only records the messages to users.
+    pub(super) observes: bool,
+    /// Whether the institution of the link is down now. `None`: not known.
+    pub(super) bank_is_down: Option<bool>,
+    /// relink itself has muted the link, when it adopted it.
+    pub(super) is_adopted: bool,
+}
+
+/// What relink waits for. `due_at` is the link's next deadline, if it has one.
+pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> Vec<String> {
     let mut steps = match record.state {
         StateWord::Removed => vec!["Nothing happens any more.".to_owned()],
         StateWord::Unconfirmed => vec![of_unconfirmed(record, due_at, now)],
-        StateWord::Valid => of_valid(record, due_at, now),
-        StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due_at, observes, now),
+        StateWord::Valid => of_valid(record, due_at, around, now),
+        StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due_at, around, now),
         StateWord::Updating => of_updating(record, due_at, now),
     };
     if record.muted && record.state != StateWord::Removed {
-        steps.push("The link is muted: its user is neither prompted nor reminded until `relink unmute`.".to_owned());
+        let end = if around.is_adopted {
+            "relink releases it itself, at most RELINK_ADOPTION_PER_HOUR links an hour (0: only `relink unmute` does)"
+        } else {
+            "its user is neither prompted nor reminded until `relink unmute`"
+        };
+        steps.push(format!("The link is muted: {end}."));
     }
     if let Some(until) = record.snoozed_until.filter(|until| until.0 > now && record.state != StateWord::Removed) {
         steps.push(format!(
@@ -24,14 +40,14 @@ pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, observes: b
             at(until.0, now)
         ));
     }
-    if observes {
+    if around.observes {
         steps.push("relink only observes: messages to the user are recorded, and not sent.".to_owned());
     }
     steps
 }
 
 /// What happens next, in some words for a table. It lacks what only the service knows, such as quiet hours: `relink show` has the exact time.
-pub(super) fn next_in_short(record: &Record, observes: bool, now: Timestamp) -> String {
+pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> String {
     let within = |time: Timestamp| {
         let millis = time.as_millis().saturating_sub(now.as_millis());
         if millis > 0 { format!("in {}", span(millis)) } else { "now".to_owned() }
@@ -60,7 +76,11 @@ pub(super) fn next_in_short(record: &Record, observes: bool, now: Timestamp) -> 
         Some(PromptWord::Muted) => "prompt, if the attempt fails".to_owned(),
         Some(word @ (PromptWord::Deferred | PromptWord::Postponed | PromptWord::Unidentified)) => {
             let until = episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| within(until.0));
-            let what = if word == PromptWord::Deferred { "check of the incident" } else { "prompt" };
+            let what = match (word, around.bank_is_down) {
+                (PromptWord::Deferred, Some(false)) => "check after the incident",
+                (PromptWord::Deferred, _) => "check of the incident",
+                _ => "prompt",
+            };
             format!("{what} {until}")
         }
         Some(PromptWord::Sent) | None => {
@@ -68,12 +88,13 @@ pub(super) fn next_in_short(record: &Record, observes: bool, now: Timestamp) -> 
                 episode.next_reminder_at.map(|next| record.snoozed_until.map_or(next.0, |until| next.0.max(until.0)));
             let number = episode.reminders_count.saturating_add(1);
             match due_at.filter(|_| Cause::from(episode.cause) != Cause::Unsupported) {
+                Some(_due_at) if around.bank_is_down == Some(true) => format!("reminder {number}, when the bank is up"),
                 Some(due_at) => format!("reminder {number} {}", within(due_at)),
                 None => "no reminder".to_owned(),
             }
         }
     };
-    if observes { format!("{what}, recorded only") } else { what }
+    if around.observes { format!("{what}, recorded only") } else { what }
 }
 
 fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> String {
@@ -94,7 +115,7 @@ fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) ->
     }
 }
 
-fn of_valid(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+fn of_valid(record: &Record, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> Vec<String> {
     let mut steps = Vec::new();
     if let Some(suspicion) = &record.suspicion {
         steps.push(format!(
@@ -105,20 +126,33 @@ fn of_valid(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<S
     }
     if let Some(refresh) = &record.refresh {
         steps.push(format!(
-            "The data of the outage is awaited until {}. Then relink asks Belvo for it, or publishes `refreshed` without it.",
-            at(refresh.until.0, now)
+            "The data of the outage is awaited until {}.{}",
+            at(refresh.until.0, now),
+            if around.observes { "" } else { " Then relink asks Belvo for it, or publishes `refreshed` without it." }
         ));
     }
     if let Some(until) = record.stale_probed_until {
         steps.push(format!("Data is overdue. If none arrives until {}, relink publishes `stale`.", at(until.0, now)));
     }
-    if let Some(due_at) = due_at.filter(|_| steps.is_empty()) {
-        let what = if record.consent.as_ref().is_some_and(|consent| consent.due_at.is_some()) {
+    let ends_at = record.consent.as_ref().and_then(|consent| consent.due_at).map(|At(at)| at).filter(|at| *at > now);
+    if let Some(ends_at) = ends_at {
+        let is_announced = record.consent.as_ref().is_some_and(|consent| consent.announced_for == Some(At(ends_at)));
+        let announced = match (is_announced, around.observes) {
+            (false, _) => "",
+            (true, false) => " The user was asked to renew it.",
+            (true, true) => " relink recorded the notice about it.",
+        };
+        steps.push(format!("The consent ends at {}.{announced}", at(ends_at, now)));
+    }
+    if let Some(due_at) = due_at.filter(|_| record.suspicion.is_none() && record.refresh.is_none()) {
+        let what = if ends_at.is_some() {
             "relink looks at the due date of the consent, or at data that is overdue"
         } else {
             "relink asks Belvo about the link, if no data has arrived until then"
         };
-        steps.push(format!("At {} {what}.", at(due_at, now)));
+        if record.stale_probed_until.is_none() {
+            steps.push(format!("At {} {what}.", at(due_at, now)));
+        }
     }
     if steps.is_empty() {
         steps.push("Nothing is due. relink waits for the next message about the link.".to_owned());
@@ -126,7 +160,7 @@ fn of_valid(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<S
     steps
 }
 
-fn of_broken(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> Vec<String> {
+fn of_broken(record: &Record, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> Vec<String> {
     let Some(episode) = &record.episode else { return Vec::new() };
     if let Some(by) = &episode.superseded_by {
         let by = printable(by);
@@ -135,12 +169,12 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Ti
              `relink unsupersede` reverses this."
         )];
     }
-    let step = match unsent_prompt(record, observes, now) {
+    let step = match unsent_prompt(record, around, now) {
         Some(why) => why,
         None if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
             "No reminder is due, because the user cannot repair this link.".to_owned()
         }
-        None => reminder(record, episode.reminders_count, due_at, observes, now),
+        None => reminder(record, episode.reminders_count, due_at, around, now),
     };
     let can_repair = Cause::from(episode.cause) != Cause::Unsupported;
     let any_time =
@@ -149,16 +183,22 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, observes: bool, now: Ti
 }
 
 /// Why the user of a broken link was not prompted, and what ends this; `None` if the prompt is sent, or nobody is to be prompted.
-pub(super) fn unsent_prompt(record: &Record, observes: bool, now: Timestamp) -> Option<String> {
+pub(super) fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> Option<String> {
     let is_broken = matches!(record.state, StateWord::Invalid | StateWord::TokenRequired);
     let episode = record.episode.as_ref().filter(|episode| is_broken && episode.superseded_by.is_none())?;
     let until = || episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| at(until.0, now));
-    let published = if observes { "recorded" } else { "published" };
+    let published = if around.observes { "recorded" } else { "published" };
     let what = match (episode.prompt?, episode.prompt_asked_at) {
         (PromptWord::Sent, _) => return None,
-        (PromptWord::Muted, _) if record.muted => String::new(),
+        // The mute is what keeps the prompt back, whatever else would.
+        _ if record.muted => String::new(),
         (PromptWord::Muted, _) => format!(
             ", because the user was in the widget already when the outage became known. The prompt is {published} if that attempt fails"
+        ),
+        (PromptWord::Deferred, None) if around.bank_is_down == Some(false) => format!(
+            ", because the institution had an incident. It is over: relink looks at that at {}, and then asks Belvo whether the link works \
+             again. The prompt is {published} if the link is still broken",
+            until()
         ),
         (PromptWord::Deferred, None) => format!(
             ", because the institution has an incident: many of its links failed together, or the institution is down. relink checks \
@@ -219,7 +259,7 @@ fn reason_of_wait(record: &Record) -> String {
     }
 }
 
-fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, observes: bool, now: Timestamp) -> String {
+fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> String {
     let Some(due_at) = due_at else {
         return if record.muted {
             "No reminder is due, because the link is muted. relink waits until the user repairs the link.".to_owned()
@@ -234,11 +274,16 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, observe
     } else {
         ""
     };
-    let incident =
-        if record.because.incident { " While the incident of the institution goes on, reminders wait." } else { "" };
-    let first = format!("{incident}{first}");
     let (number, due_at) = (sent_count.saturating_add(1), at(due_at, now));
-    if observes {
+    if around.bank_is_down == Some(true) {
+        return format!(
+            "Reminder {number} is due at {due_at}{because}, but waits, because the institution is down.{first}"
+        );
+    }
+    let may_be_down = record.because.incident && around.bank_is_down.is_none();
+    let incident = if may_be_down { " While the incident of the institution goes on, reminders wait." } else { "" };
+    let first = format!("{incident}{first}");
+    if around.observes {
         return format!(
             "relink records reminder {number} at {due_at}{because}, unless the link works again before. The user does not get it, because \
              relink only observes.{first}"
@@ -260,4 +305,62 @@ fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Ve
             update.asked_count.unwrap_or(1)
         ),
     }]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{cases_for_tests, record_for_tests};
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
+
+    /// What happens next with a link in this case of [`cases_for_tests`], whose record has these fields too.
+    fn steps(prompt: &str, more: serde_json::Value, around: Around) -> String {
+        let cases = cases_for_tests();
+        let (state, mut fields) = cases.into_iter().find(|(_, fields)| fields["episode"]["prompt"] == prompt).unwrap();
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let due_at = serde_json::from_value::<Option<At>>(fields["due_at"].clone()).unwrap().map(|At(at)| at);
+        let record = serde_json::from_value(record_for_tests(state, fields)).unwrap();
+        next_steps(&record, due_at, around, NOW).join("\n") + "\n" + &next_in_short(&record, around, NOW)
+    }
+
+    #[test]
+    fn a_reminder_waits_for_a_bank_that_is_down_now_and_for_no_other() {
+        let bank = |is_down| Around { bank_is_down: Some(is_down), ..Around::default() };
+        let down = steps("sent", json!({}), bank(true));
+        assert!(
+            down.contains("waits, because the institution is down") && down.ends_with("when the bank is up"),
+            "{down}"
+        );
+        let up = steps("sent", json!({}), bank(false));
+        assert!(up.contains("The user gets reminder 2 at") && !up.contains("incident"), "{up}");
+        assert!(steps("deferred", json!({}), bank(true)).contains("the institution has an incident"));
+        let over = steps("deferred", json!({}), bank(false));
+        assert!(over.contains("had an incident. It is over") && over.contains("check after the incident"), "{over}");
+    }
+
+    #[test]
+    fn a_muted_link_has_one_reason_and_an_adopted_one_is_released() {
+        for prompt in ["postponed", "deferred", "muted"] {
+            let muted = steps(prompt, json!({"muted": true}), Around::default());
+            assert!(muted.contains("The user has not been prompted.\n"), "{muted}");
+            assert!(!muted.contains("is published") && muted.contains("until `relink unmute`"), "{muted}");
+        }
+        let adopted = Around { is_adopted: true, ..Around::default() };
+        assert!(steps("muted", json!({}), adopted).contains("relink releases it itself"));
+    }
+
+    #[test]
+    fn a_consent_has_its_end_and_whether_the_user_was_asked() {
+        let of = |announced_for: Option<&str>| {
+            let end = "2023-11-20T00:00:00.000Z";
+            let consent = json!({"due_at": end, "announced": announced_for.is_some(), "announced_for": announced_for});
+            let record = serde_json::from_value(record_for_tests("valid", json!({"consent": consent}))).unwrap();
+            next_steps(&record, None, Around::default(), NOW).join("\n")
+        };
+        assert!(of(None).starts_with("The consent ends at 2023-11-20T00:00:00.000Z") && !of(None).contains("asked"));
+        assert!(of(Some("2023-11-20T00:00:00.000Z")).contains("The user was asked to renew it."));
+    }
 }

@@ -7,13 +7,13 @@ use anyhow::bail;
 use serde_json::Value;
 
 use super::client::{History, LastState};
-use super::due::next_steps;
+use super::due::{Around, next_steps};
 use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
 use super::sentences::{at, in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
-use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
+use crate::contract::{ADOPTION_ID, Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
 use crate::wording::of_state;
@@ -23,8 +23,8 @@ use crate::wording::of_state;
 pub(super) struct Known {
     /// The next deadline of the link.
     pub(super) due_at: Option<Timestamp>,
-    /// relink only records the messages to users.
-    pub(super) observes: bool,
+    /// The state of relink and of the institution. Whether relink has muted the link, the history shows.
+    pub(super) around: Around,
     /// The history cannot be read now, so it has the last state only.
     pub(super) has_no_history: bool,
 }
@@ -48,7 +48,8 @@ fn show_part(
     let mentioned = message.map(|id| history.entries.iter().find(|entry| mentions(entry, id)));
     if let (Some(None), Some(id)) = (mentioned, message) {
         bail!(
-            "the history of the link {} does not contain the message {id} any more; to see the history, give only the link id",
+            "the history of the link {} does not contain the message {id}: it was never there, or has been deleted; to see the history, \
+             give only the link id",
             history.link_id
         );
     }
@@ -92,13 +93,12 @@ fn begins_late(history: &History) -> bool {
 }
 
 /// The last state of a link, without the history, which relink cannot read now.
-pub(super) fn show_last_state(last: &LastState, observes: bool, now: Timestamp) -> anyhow::Result<String> {
+pub(super) fn show_last_state(last: &LastState, around: Around, now: Timestamp) -> anyhow::Result<String> {
     let as_of = last.as_of.as_deref().map_or_else(|| "?".to_owned(), printable);
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note
-        + &show_part(&last.history, None, Known { due_at: last.due_at, observes, has_no_history: true }, now, false)?)
+    Ok(note + &show_part(&last.history, None, Known { due_at: last.due_at, around, has_no_history: true }, now, false)?)
 }
 
 /// The history with every text made printable.
@@ -164,17 +164,27 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
         None => last_outage(text, history, now),
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, known.due_at, known.observes, now) {
+    let is_snoozed = record.snoozed_until.is_some_and(|until| until.0 > now);
+    let muted = last_command(&history.entries, "mute").filter(|_| record.muted);
+    let around = Around { is_adopted: muted.as_ref().is_some_and(is_of_adoption), ..known.around };
+    for step in next_steps(&record, known.due_at, around, now) {
         line(text, format_args!("  {step}"));
     }
-    let is_snoozed = record.snoozed_until.is_some_and(|until| until.0 > now);
-    for (_, event) in [(record.muted, "mute"), (is_snoozed, "snooze")].into_iter().filter(|(is_so, _)| *is_so) {
-        let commands = history.entries.iter().rev().filter(|entry| entry.kind == HistoryKind::State);
-        let given = commands.filter_map(because).find(|because| because.event == event);
-        if let Some(given) = given.filter(|_| record.state != StateWord::Removed) {
-            line(text, format_args!("  At {}: {}", at(given.at.0, now), of_transition(&given)));
-        }
+    let snoozed = last_command(&history.entries, "snooze").filter(|_| is_snoozed);
+    for given in [muted, snoozed].into_iter().flatten().filter(|_| record.state != StateWord::Removed) {
+        line(text, format_args!("  At {}: {}", at(given.at.0, now), of_transition(&given)));
     }
+}
+
+/// The last accepted command of this name.
+pub(super) fn last_command(entries: &[HistoryEntry], name: &str) -> Option<Because> {
+    let states = entries.iter().rev().filter(|entry| entry.kind == HistoryKind::State);
+    states.filter_map(because).find(|because| because.event == name)
+}
+
+/// Whether relink itself gave the command, when it adopted the link.
+pub(super) fn is_of_adoption(command: &Because) -> bool {
+    command.origin.message_id.as_ref().is_some_and(|id| id.starts_with(ADOPTION_ID))
 }
 
 /// Why the message exists.

@@ -7,9 +7,10 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 use strum::VariantArray as _;
 
-use super::client::{RelinkArgs, RunningRelink};
-use super::due::{next_in_short, next_steps};
-use super::listing::{Field, Listed, Order, Wanted, read};
+use super::client::{RelinkArgs, RunningRelink, Situation};
+use super::due::{Around, next_in_short, next_steps};
+use super::history::{is_of_adoption, last_command};
+use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
 use super::sentences::{at, in_quotes, span, word_of};
 use super::tables::{Column, table_of};
@@ -110,9 +111,9 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
             let Listed { links, unreadable, has_more } = listed;
             return Ok(Output::Json(json_text(&json!({"links": links, "unreadable": unreadable, "more": has_more}))));
         }
-        let observes = relink.observes().await?;
-        let mut text = table(&listed, observes, clock::now(), terminal_width());
-        if held && observes {
+        let situation = relink.situation().await?;
+        let mut text = table(&listed, &situation, clock::now(), terminal_width());
+        if held && situation.observes {
             text += HELD_WHILE_OBSERVING;
         }
         Ok(Output::Text(text))
@@ -127,7 +128,7 @@ pub(super) async fn list_text(
     limit: usize,
 ) -> anyhow::Result<String> {
     let listed = read(relink, &Wanted::new(filters, limit), &mut |_count| {}).await?;
-    Ok(table(&listed, relink.observes().await?, clock::now(), None))
+    Ok(table(&listed, &relink.situation().await?, clock::now(), None))
 }
 
 /// One link in plain sentences.
@@ -137,12 +138,15 @@ pub(super) async fn show_text(relink: &RunningRelink, link: &LinkId) -> anyhow::
     shown(&link, observing, clock::now())
 }
 
-/// `observes`: relink only observes, so no user got a message.
-fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) -> String {
+fn table(listed: &Listed, situation: &Situation, now: Timestamp, width: Option<u16>) -> String {
     if listed.links.is_empty() {
         return "no link matches\n".to_owned();
     }
-    let mut rows: Vec<_> = listed.links.iter().map(|link| row(&printable_json(link), observes, now)).collect();
+    let mut rows: Vec<_> = listed
+        .links
+        .iter()
+        .map(|link| row(&printable_json(link), situation.around(link["institution"].as_str()), now))
+        .collect();
     if width.is_some() {
         // One long name must not take the room of a column from all the others.
         for [_, _, _, institution, external_id, ..] in &mut rows {
@@ -164,16 +168,16 @@ fn table(listed: &Listed, observes: bool, now: Timestamp, width: Option<u16>) ->
     text
 }
 
-fn row(link: &Value, observes: bool, now: Timestamp) -> [String; 8] {
+fn row(link: &Value, around: Around, now: Timestamp) -> [String; 8] {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let since = serde_json::from_value::<At>(link["since"].clone())
+    let since = serde_json::from_value::<At>(begun_at(link).clone())
         .map_or_else(|_| "?".to_owned(), |since| span(now.as_millis().saturating_sub(since.0.as_millis())));
     let next = super::client::record_of(link)
-        .map_or_else(|_newer| "?".to_owned(), |(record, _)| next_in_short(&record, observes, now));
+        .map_or_else(|_newer| "?".to_owned(), |(record, _)| next_in_short(&record, around, now));
     let [id, state, institution, external_id] =
         ["link_id", "state", "institution", "external_id"].map(|field| text(&link[field]));
     let cause = text(&link["episode"]["cause"]);
-    [id, state, since, institution, external_id, cause, prompt(&link["episode"], observes), next]
+    [id, state, since, institution, external_id, cause, prompt(&link["episode"], around.observes), next]
 }
 
 fn shorten(cell: &mut String) {
@@ -206,28 +210,29 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     print(&show_text(&relink, &args.link).await?)
 }
 
-/// Whether messages to the user were, and are, only recorded (observe mode).
+/// What `relink show` knows besides the record.
 #[derive(Clone, Copy, Default)]
 struct Observing {
-    /// relink only observes now.
-    now: bool,
-    /// The prompt of the open outage was only recorded.
+    /// The situation now.
+    around: Around,
+    /// The prompt of the open outage was only recorded (observe mode).
     prompt: bool,
 }
 
 impl Observing {
     async fn of(relink: &RunningRelink, link: &Value) -> anyhow::Result<Self> {
-        let now = relink.observes().await?;
+        let around = relink.situation().await?.around(link["institution"].as_str());
         let (Some(id), Some(number)) = (link["link_id"].as_str(), link["episode"]["number"].as_u64()) else {
-            return Ok(Self { now, prompt: now });
+            return Ok(Self { around, prompt: around.observes });
         };
         // The record counts a recorded prompt as sent, also after observe mode has ended. The history knows which it was.
-        let prompts = relink.history(id).await.map(|history| history.entries).unwrap_or_default();
-        let mut prompts = prompts.iter().filter(|entry| {
+        let entries = relink.history(id).await.map(|history| history.entries).unwrap_or_default();
+        let is_adopted = last_command(&entries, "mute").as_ref().is_some_and(is_of_adoption);
+        let mut prompts = entries.iter().filter(|entry| {
             entry.name.as_deref() == Some("update_required") && entry.body["episode"]["number"].as_u64() == Some(number)
         });
-        let prompt = prompts.next_back().map_or(now, |prompt| prompt.kind == HistoryKind::Observed);
-        Ok(Self { now, prompt })
+        let prompt = prompts.next_back().map_or(around.observes, |prompt| prompt.kind == HistoryKind::Observed);
+        Ok(Self { around: Around { is_adopted, ..around }, prompt })
     }
 }
 
@@ -240,7 +245,11 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
     if let Some(episode) = &record.episode {
         line(
             &mut text,
-            format_args!("Broken since {}: {}.", at(episode.opened_at.0, now), of_cause(episode.cause.into())),
+            format_args!(
+                "Broken since {}. What is wrong: {}.",
+                at(episode.opened_at.0, now),
+                of_cause(episode.cause.into())
+            ),
         );
         if matches!(episode.prompt, Some(PromptWord::Sent) | None) && episode.prompt_sent {
             let prompted = if observing.prompt {
@@ -261,7 +270,7 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
         line(&mut text, format_args!("Data last arrived at {}.", at(data_at.0, now)));
     }
     line(&mut text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, due_at, observing.now, now) {
+    for step in next_steps(&record, due_at, observing.around, now) {
         line(&mut text, format_args!("  {step}"));
     }
     Ok(text)
@@ -308,7 +317,8 @@ mod tests {
         let listed = Listed { links, unreadable: Vec::new(), has_more: true };
         let mut all = String::new();
         for width in [120, 80, 50] {
-            let text = anstream::adapter::strip_str(&table(&listed, false, NOW, Some(width))).to_string();
+            let text =
+                anstream::adapter::strip_str(&table(&listed, &Situation::default(), NOW, Some(width))).to_string();
             assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
             let broken = |word: &str| text.matches(&word[..4]).count() != text.matches(word).count();
             for word in ["16f68516-bcbc-4cf7-b815-c500d4204e28", "erebor_mx_retail", "token_required", "unconfirmed"] {
@@ -322,7 +332,8 @@ mod tests {
     #[test]
     fn a_table_in_a_pipe_has_one_line_for_a_link_and_no_forged_one() {
         let links = vec![example("valid", json!({"external_id": HOSTILE, "institution": HOSTILE}))];
-        let text = table(&Listed { links, unreadable: vec![json!("x")], has_more: false }, false, NOW, None);
+        let text =
+            table(&Listed { links, unreadable: vec![json!("x")], has_more: false }, &Situation::default(), NOW, None);
         assert!(is_safe(&text) && text.lines().count() == 4, "{text:?}");
     }
 
@@ -332,9 +343,10 @@ mod tests {
             super::super::cases_for_tests().into_iter().find(|(state, _)| *state == "invalid").unwrap();
         let link = example(state, fields);
         let listed = Listed { links: vec![link.clone()], unreadable: Vec::new(), has_more: false };
-        let table = table(&listed, true, NOW, None);
+        let observing = Situation { observes: true, ..Situation::default() };
+        let table = table(&listed, &observing, NOW, None);
         assert!(table.contains("prompt and 1 reminder recorded, not sent"), "{table}");
-        let text = shown(&link, Observing { now: true, prompt: true }, NOW).unwrap();
+        let text = shown(&link, Observing { around: observing.around(None), prompt: true }, NOW).unwrap();
         assert!(text.contains("only recorded the prompt (observe mode)") && !text.contains("was prompted"), "{text}");
         assert!(text.contains("messages to the user are recorded, and not sent"), "{text}");
         assert!(text.contains("relink records reminder 2") && !text.contains("gets reminder"), "{text}");

@@ -14,7 +14,7 @@ const PAGE: usize = 1_000;
 /// The field by which links are sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Field {
-    /// When the link came into its state
+    /// When the outage of a broken link began, and when any other link came into its state
     Since,
     /// When the link last changed
     Updated,
@@ -61,12 +61,26 @@ impl Field {
             Self::ExternalId => "external_id",
         }
     }
+
+    fn of(self, link: &Value) -> &Value {
+        match self {
+            Self::Since => begun_at(link),
+            _ => &link[self.name()],
+        }
+    }
+}
+
+/// When the outage of a broken link began: a failed attempt to repair it begins its state again, and not the outage. Of any other link, when
+/// it came into its state.
+pub(super) fn begun_at(link: &Value) -> &Value {
+    let opened_at = &link["episode"]["opened_at"];
+    if opened_at.is_string() { opened_at } else { &link["since"] }
 }
 
 impl Order {
     fn compare(self, one: &Value, other: &Value) -> Ordering {
         // Times of relink have one form, in which the order of the texts is that of the times.
-        match (one[self.by.name()].as_str(), other[self.by.name()].as_str()) {
+        match (self.by.of(one).as_str(), self.by.of(other).as_str()) {
             (Some(one), Some(other)) if self.is_reversed => other.cmp(one),
             (Some(one), Some(other)) => one.cmp(other),
             (one, other) => one.is_none().cmp(&other.is_none()),

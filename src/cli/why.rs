@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::Value;
 
 use super::client::{NOT_FOUND, RelinkArgs, RunningRelink, is_unavailable, status_of};
 use super::history::{self, Known};
 use super::output::{print, print_json};
 use crate::clock;
+use crate::contract::HistoryKind;
 use crate::link::LinkId;
 
 pub(super) const EXAMPLES: &str = "\
@@ -48,22 +50,38 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str, input: Option
     let (link, behind) = parts(subject)?;
     let link = link.as_str();
     // Without an answer, the next lines have the error.
-    let observes = relink.observes().await.unwrap_or_default();
+    let situation = relink.situation().await.unwrap_or_default();
+    let around = |link: &Value| situation.around(link["institution"].as_str());
     let history = match relink.history(link).await {
         Ok(history) => history,
         // The history is on NATS, and the last state is in the store too.
         Err(error) if is_unavailable(&error) => {
             let last = relink.last_state(link).await.map_err(|_| error)?;
-            return history::show_last_state(&last, observes, clock::now());
+            let around = last.history.entries.first().map(|entry| around(&entry.body)).unwrap_or_default();
+            return history::show_last_state(&last, around, clock::now());
         }
-        Err(error) if status_of(&error) == Some(NOT_FOUND) => return Err(anyhow::anyhow!("{error:#} {NOT_A_LINK}")),
+        Err(error) if status_of(&error) == Some(NOT_FOUND) => {
+            let hint = link_of_outage(link).map_or_else(
+                || NOT_A_LINK.to_owned(),
+                |link| format!("If this is the id of an outage, give the id of the link: {link}"),
+            );
+            return Err(anyhow::anyhow!("{error:#} {hint}"));
+        }
         Err(error) => return Err(error),
     };
     // A UUID has several spellings; message ids contain the one that relink uses.
     let message = behind.map(|behind| format!("{}.{behind}", history.link_id)).or_else(|| input.map(str::to_owned));
     // Without the deadline, the output only lacks a time.
     let due_at = relink.last_state(link).await.ok().and_then(|last| last.due_at);
-    history::show(&history, message.as_deref(), Known { due_at, observes, has_no_history: false }, clock::now())
+    let newest = history.entries.iter().rfind(|entry| entry.kind == HistoryKind::State);
+    let around = newest.map(|entry| around(&entry.body)).unwrap_or_default();
+    history::show(&history, message.as_deref(), Known { due_at, around, has_no_history: false }, clock::now())
+}
+
+/// The link of an outage, whose id is that of the link with `-e` and a number behind it.
+fn link_of_outage(id: &str) -> Option<&str> {
+    let (link, number) = id.rsplit_once("-e")?;
+    number.parse::<u32>().is_ok().then_some(link)
 }
 
 /// The subject, if it has the form of one.

@@ -160,7 +160,12 @@ impl Link {
     fn in_widget_until(&self) -> Option<Timestamp> {
         let in_attempt = match self.state {
             State::Updating { phase: UpdatePhase::WithUser { until, .. }, .. } => Some(until),
-            _ => None,
+            State::Updating { phase: UpdatePhase::Verifying { .. }, .. }
+            | State::Unconfirmed
+            | State::Valid { .. }
+            | State::Invalid { .. }
+            | State::TokenRequired { .. }
+            | State::Removed => None,
         };
         in_attempt.max(self.widget_until)
     }

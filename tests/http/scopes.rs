@@ -31,6 +31,32 @@ async fn a_token_may_do_what_its_scopes_allow_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_command_line_takes_a_token_that_may_do_what_is_asked() {
+    let tokens = "support:read:t-support,ops:read+operate:t-ops,app:report+repair:t-app";
+    for tokens in [tokens.to_owned(), tokens.rsplit(',').collect::<Vec<_>>().join(",")] {
+        let bench = Bench::with(&[("RELINK_NAMED_API_TOKENS", &tokens)]).await;
+        bench.put(LINK, "erebor", relink::link::State::Valid { suspicion: None });
+        let run = async |args: &[&str]| {
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_relink"));
+            let command = command.args(args).args(["--url", &bench.url]).env_clear();
+            let output = command.env("RELINK_NAMED_API_TOKENS", &tokens).output().await.unwrap();
+            (output.status.success(), String::from_utf8(output.stderr).unwrap())
+        };
+        assert_eq!(run(&["links"]).await, (true, String::new()));
+        assert_eq!(run(&["dead-letters", "list"]).await, (true, String::new()));
+        let (_, refused) = run(&["forget", LINK, "--yes"]).await;
+        assert!(!refused.contains("403"), "{refused}");
+        let names: Vec<_> = bench
+            .inputs()
+            .await
+            .iter()
+            .map(|(_, headers, _)| headers.get("Relink-Token").unwrap().to_string())
+            .collect();
+        assert_eq!(names, ["ops"]);
+    }
+}
+
+#[tokio::test]
 async fn a_token_without_a_name_may_do_everything() {
     let bench = Bench::new().await;
     for scope in Scope::VARIANTS {

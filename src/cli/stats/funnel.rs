@@ -182,6 +182,10 @@ impl Reading {
         if link["episode"].is_object() {
             let is_prompted = link["episode"]["prompt_sent"] == true;
             let outage = self.outage(id, &link["episode"], link);
+            // An operator may have decided that the newer link does not take its place.
+            if link["episode"]["superseded_by"].is_null() {
+                outage.other_end = outage.other_end.filter(|end| *end != OtherEnd::Superseded);
+            }
             if is_prompted {
                 outage.passage.reach(Stage::Prompted, None);
             }

@@ -126,3 +126,24 @@ fn a_text_from_outside_forges_no_line() {
         assert!(is_safe(&text), "{text:?}");
     }
 }
+
+#[test]
+fn a_link_that_an_operator_has_unsuperseded_is_still_broken() {
+    let of = |superseded_by: Value| {
+        let mut reading = Reading::default();
+        let outage = (0, "credentials");
+        for event in [
+            notice("update_required", "a", outage, 1, json!({})),
+            notice("superseded", "a", outage, 2, json!({"superseded_by": "b"})),
+        ] {
+            reading.take_event(&event);
+        }
+        let episode = json!({"number": 1, "cause": "credentials", "opened_at": at(0), "prompt_sent": true,
+            "superseded_by": superseded_by});
+        reading.take_link(&json!({"link_id": "a", "state": "invalid", "institution": "erebor", "episode": episode}));
+        let report = Report::of(&reading, range(), None, &[]).json();
+        (report["still_broken_count"].clone(), report["superseded_count"].clone())
+    };
+    assert_eq!(of(json!("b")), (json!(0), json!(1)));
+    assert_eq!(of(Value::Null), (json!(1), json!(0)));
+}

@@ -80,7 +80,7 @@ export function stepsOf(entries) {
 /** What is due next for a link: a list of `{ text, at }`, in words for support. */
 export function nextSteps(link) {
   const steps = { unconfirmed: ofUnconfirmed, valid: ofValid, invalid: ofBroken, token_required: ofBroken, updating: ofUpdating, removed: ofRemoved }[link.state]?.(link) ?? [];
-  if (link.muted && link.state !== "removed") steps.push({ text: "The link is muted: its user is neither prompted nor reminded until an operator ends that." });
+  if (link.muted && link.state !== "removed") steps.push({ text: "The link is muted: its user is neither prompted nor reminded until an operator ends that. If relink itself muted it when it adopted it, relink ends that." });
   if (link.snoozed_until) steps.push({ text: "An operator has postponed reminders. There is none before", at: link.snoozed_until });
   return steps;
 }
@@ -118,10 +118,9 @@ function ofValid(link) {
 function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt }) {
   if (!episode) return [];
   if (episode.superseded_by) return [{ text: `The user is not asked any more, because the link ${episode.superseded_by} of the same user works.` }];
-  if (["muted", "held"].includes(episode.prompt)) {
-    return muted ? [{ text: "The user has not been prompted, because the link is muted." }]
-      : [{ text: "The user has not been prompted. The prompt is published if the attempt in the widget fails." }];
-  }
+  // Whatever else keeps the prompt back, the mute does too.
+  if (muted && !episode.prompt_sent) return [{ text: "The user has not been prompted, because the link is muted." }];
+  if (["muted", "held"].includes(episode.prompt)) return [{ text: "The user has not been prompted. The prompt is published if the attempt in the widget fails." }];
   const until = episode.prompt_deferred_until ?? episode.prompt_waits_until;
   if (["deferred", "waiting"].includes(episode.prompt)) {
     return episode.prompt_asked_at
