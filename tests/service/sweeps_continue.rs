@@ -20,8 +20,8 @@ use relink::contract::{
 };
 use relink::jobs::{KnownLinks, Outcome, Worker};
 use relink::link::{
-    Breakage, Cause, Consent, Due, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings, Profile,
-    Status, Timestamp, step,
+    Breakage, Cause, Command, Consent, Due, Event, Input, Link, LinkId, LinkObservation, Policy, PolicySettings,
+    Profile, Status, Timestamp, step,
 };
 use relink::nats::history::{HistoryError, LinkHistory, ReadHistory};
 use relink::nats::inputs::{Inputs, NewInput};
@@ -407,7 +407,7 @@ async fn a_message_that_nats_refuses_does_not_hide_the_others() {
 async fn an_unreadable_history_does_not_block_the_release_of_other_links() {
     let bench = Bench::start(|_| page_of(500)).await;
     for number in 0..4 {
-        let mute = Event::Command(relink::link::Command::Mute);
+        let mute = Event::Command(Command::Mute);
         bench.knows(&id(number), vec![seen(Status::Invalid), mute.into()]);
     }
     bench.inbox.no_history.lock().unwrap().insert(id(0));
@@ -429,7 +429,7 @@ async fn missing_links_that_were_never_observed_do_not_hide_a_deletion() {
     let bench = Bench::start(move |request| belvo_with(request, &listed)).await;
     bench.knows_valid(0..5);
     for number in 100..130 {
-        bench.knows(&id(number), vec![Event::MissingReported.into()]);
+        bench.knows(&id(number), vec![Event::Command(Command::Verify).into()]);
     }
     // Verify jobs: first for each link that was never observed, then for the deleted one.
     let job = |number: usize, to: StateWord| job(JobName::Verify, number, to);
