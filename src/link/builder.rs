@@ -33,6 +33,15 @@ pub(super) struct TransitionBuilder<'a> {
 /// The result of an arm: the next state, or the reason why the event is refused.
 pub(super) type Next = Result<State, Refusal>;
 
+impl Link {
+    /// Fails if a message with this key was accepted within the repeat window.
+    pub(super) fn refuse_repeat(&self, key: DedupKey, now: Timestamp, policy: &Policy) -> Result<(), Refusal> {
+        let (now, window) = (now.max(self.updated_at), policy.settings().repeat_window);
+        let repeated = self.recent.iter().any(|seen| seen.key == key && now.since(seen.at) <= window);
+        if repeated { Err(Refusal::Repeated) } else { Ok(()) }
+    }
+}
+
 impl<'a> TransitionBuilder<'a> {
     pub(super) fn of(link: &Link, input: &Input, now: Timestamp, policy: &'a Policy) -> Self {
         let now = now.max(link.updated_at);
@@ -57,12 +66,6 @@ impl<'a> TransitionBuilder<'a> {
 
     pub(super) fn state(&self) -> State {
         self.link.state.clone()
-    }
-
-    pub(super) fn refuse_repeat(&self, key: DedupKey) -> Result<(), Refusal> {
-        let window = self.policy.settings().repeat_window;
-        let repeated = self.link.recent.iter().any(|seen| seen.key == key && self.now.since(seen.at) <= window);
-        if repeated { Err(Refusal::Repeated) } else { Ok(()) }
     }
 
     pub(super) fn merge_profile(&mut self, profile: &Profile) {

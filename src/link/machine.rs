@@ -46,10 +46,11 @@ use super::{Event, EventName, Input, Link, Policy, Refusal, Removal, State, Step
 /// # Errors
 /// [`Refusal`]: the event changes nothing, for the reason that it names.
 pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Result<Step, Refusal> {
-    let mut builder = TransitionBuilder::of(link, input, now, policy);
+    // Before the link is copied: Belvo repeats a webhook up to five times.
     if let Some(key) = input.key {
-        builder.refuse_repeat(key)?;
+        link.refuse_repeat(key, now, policy)?;
     }
+    let mut builder = TransitionBuilder::of(link, input, now, policy);
     builder.merge_profile(&input.profile);
     let event = input.event.bounded_by_receipt(builder.now);
     // An operator who says that the link is not superseded is right at that moment.
