@@ -120,17 +120,12 @@ impl OutputRead<'_> {
         let mut reconnected = std::pin::pin!(reconnected(&context.client()));
         let begun = Pulled::begin(context, &subjects.output_stream(), config, reconnected.as_mut()).await;
         let (mut arriving, _pending) = begun.map_err(|error| failed(&error))?;
-        let mut count = 0;
         while self.reached < self.up_to {
             let message = match next_message(&mut arriving, reconnected.as_mut(), &failed).await {
                 Ok(message) => message,
                 Err(problem) => return Ok(Err(problem)),
             };
             let info = message.info().map_err(|error| failed(&error))?;
-            count += 1;
-            if info.consumer_sequence != count {
-                return Ok(Err(failed(&"a message is missing")));
-            }
             let sequence = info.stream_sequence;
             if foreign::is_deletion(message.headers.as_ref()) {
                 foreign::report_at(sequence, &message.subject);

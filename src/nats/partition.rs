@@ -31,7 +31,7 @@ const PULL_MESSAGES_MAX: usize = 512;
 const PULL_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many bytes the headers, the subject and the reply subject of a message add to its size in a pull, at most.
-const MESSAGE_OVERHEAD_BYTES: usize = 128 * 1024;
+pub(super) const MESSAGE_OVERHEAD_BYTES: usize = 128 * 1024;
 
 /// How many messages a reader looks at before it pulls.
 const LOOK_AHEAD: usize = 16;

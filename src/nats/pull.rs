@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::limit::{REQUEST_TIMEOUT, within};
+use super::partition::MESSAGE_OVERHEAD_BYTES;
 
 /// How long to wait for the next message of a read. The stream has it, but the server may have to search a large stream for it.
 const NEXT_MESSAGE_WAIT: Duration = Duration::from_secs(60);
@@ -33,6 +34,10 @@ const REQUEST_MESSAGES: usize = 500;
 /// How many messages are asked for ahead. While a part is handled, the server sends the next one.
 const AHEAD_MESSAGES: usize = 2 * REQUEST_MESSAGES;
 
+/// The bytes that one request asks for, as [`REQUEST_MESSAGES`]: large messages that were asked for ahead filled the server's buffer for this
+/// connection (`max_pending`, 64 MiB by default), and the server closed it as that of a slow consumer.
+const REQUEST_BYTES: usize = 12 << 20;
+
 /// How long the server keeps a request without messages.
 const REQUEST_LIFE: Duration = Duration::from_secs(30);
 
@@ -43,6 +48,9 @@ const RECONNECTED: &str = "the connection to NATS was made anew";
 
 /// The status of a request that the server has kept for as long as it asked.
 const REQUEST_ENDED: StatusCode = StatusCode::TIMEOUT;
+
+/// The end of a request that the next message does not fit into any more: status 409 with this text.
+const BYTES_USED_UP: &str = "Message Size Exceeds MaxBytes";
 
 /// A consumer of these subjects, which acknowledges nothing and leaves nothing on the disk of the server.
 pub(super) fn reading(filter_subjects: Vec<String>, deliver_policy: DeliverPolicy) -> pull::Config {
@@ -66,6 +74,8 @@ pub(super) struct Pulled {
     arriving: Subscriber,
     /// How many messages the server still has to send for the requests so far.
     open: usize,
+    /// How many messages have arrived.
+    count: u64,
 }
 
 impl Pulled {
@@ -100,7 +110,7 @@ impl Pulled {
         let client = context.client();
         let inbox = client.new_inbox();
         let arriving = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
-        let mut pulled = Self { context: context.clone(), requests, inbox, arriving, open: 0 };
+        let mut pulled = Self { context: context.clone(), requests, inbox, arriving, open: 0, count: 0 };
         pulled.ask().await?;
         Ok(pulled)
     }
@@ -108,7 +118,10 @@ impl Pulled {
     /// Sends requests until enough messages are asked for.
     async fn ask(&mut self) -> Result<(), String> {
         while self.open + REQUEST_MESSAGES <= AHEAD_MESSAGES {
-            let request = serde_json::json!({ "batch": REQUEST_MESSAGES, "expires": REQUEST_LIFE.as_nanos() as u64 });
+            // A request that is smaller than a message would never get it.
+            let max_bytes = REQUEST_BYTES.max(self.context.client().max_payload() + MESSAGE_OVERHEAD_BYTES);
+            let expires = REQUEST_LIFE.as_nanos() as u64;
+            let request = serde_json::json!({ "batch": REQUEST_MESSAGES, "max_bytes": max_bytes, "expires": expires });
             let request = Bytes::from(request.to_string());
             let (subject, inbox) = (self.requests.clone(), self.inbox.clone());
             let sent = self.context.client().publish_with_reply(subject, inbox, request).await;
@@ -125,10 +138,14 @@ impl Pulled {
             match message.status {
                 None | Some(StatusCode::OK) => {
                     self.open = self.open.saturating_sub(1);
-                    return Ok(Message { message, context: self.context.clone() });
+                    self.count += 1;
+                    let message = Message { message, context: self.context.clone() };
+                    let nth = message.info().map_err(|error| error.to_string())?.consumer_sequence;
+                    // What a lost connection had in flight: the messages behind it may arrive before anybody notices.
+                    return if nth == self.count { Ok(message) } else { Err("a message is missing".to_owned()) };
                 }
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
-                Some(REQUEST_ENDED) => {
+                Some(status) if is_end(status, message.description.as_deref()) => {
                     let left = message.headers.as_ref().and_then(|headers| headers.get(PENDING_MESSAGES));
                     let left = left.and_then(|count| count.as_str().parse().ok()).unwrap_or(REQUEST_MESSAGES);
                     self.open = self.open.saturating_sub(left);
@@ -139,6 +156,13 @@ impl Pulled {
             }
         }
     }
+}
+
+/// Whether the server has ended a request as it should, so that the next one goes on.
+fn is_end(status: StatusCode, description: Option<&str>) -> bool {
+    let is_full =
+        status == StatusCode::REQUEST_TERMINATED && description.is_some_and(|why| why.contains(BYTES_USED_UP));
+    status == REQUEST_ENDED || is_full
 }
 
 /// The next message of a read. `reconnected` is [`super::limit::reconnected`], called before the consumer was created: what a lost connection

@@ -11,6 +11,7 @@ mod permissions;
 mod poison;
 mod poison_output;
 mod publisher;
+mod recorded;
 mod removed_inputs;
 mod server;
 mod streams;
