@@ -56,7 +56,7 @@ impl Attempts {
         loop {
             // A panic is a bug. The message goes the way of one that the target refuses.
             let message = Outgoing { age: self.age(held), ..message };
-            let sent = AssertUnwindSafe(self.target.send_in_turn(message, &self.stop)).catch_unwind().await;
+            let sent = AssertUnwindSafe(self.target.send_in_turn(message, attempts, &self.stop)).catch_unwind().await;
             let panicked = || Failure { why: "relink panicked".to_owned(), is_of_target: false, retry_after: None };
             let Some(verdict) = sent.unwrap_or_else(|_panic| Some(Verdict::Failed(panicked()))) else { return false };
             let failure = match verdict {

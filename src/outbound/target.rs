@@ -124,13 +124,18 @@ impl Target {
         &self.gone
     }
 
-    /// Waits for its turn and sends the message once. `None`: `stop` came before the request began.
-    pub(super) async fn send_in_turn(&self, message: Outgoing<'_>, stop: &CancellationToken) -> Option<Verdict> {
+    /// Waits for its turn and sends the message once, which was tried so often before. `None`: `stop` came before the request began.
+    pub(super) async fn send_in_turn(
+        &self,
+        message: Outgoing<'_>,
+        tries: u32,
+        stop: &CancellationToken,
+    ) -> Option<Verdict> {
         let _place = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
             () = self.gone.cancelled() => return None,
-            place = self.gate.enter() => place,
+            place = self.gate.enter(tries) => place,
         };
         let verdict = self.send(message).await;
         match &verdict {
