@@ -55,16 +55,7 @@ impl Worker {
         };
         if known.profile.institution.is_none() && job.because.from == StateWord::Unconfirmed {
             // Only webhooks have named the link. If the answer has the keys, the machine asks for another look-up.
-            let answer = self.belvo.get_link(link).await;
-            let answer = answer.map(|read| match read {
-                LinkRead::Found(resource) => Some(ReadOutcome::Found { link: resource }),
-                LinkRead::Missing => None,
-            });
-            match answer.transpose() {
-                Some(answer) => return self.publish_answer(answer.map(Answer::Publish), link, now).await,
-                // A sweep finds out whether it is deleted.
-                None => return Outcome::Reported,
-            }
+            return self.read_if_found(link, now).await;
         }
         let superseded = match self.known.superseded_by(&known) {
             Ok(superseded) => superseded,
@@ -79,8 +70,22 @@ impl Worker {
         Outcome::Reported
     }
 
+    /// Reads a link from Belvo, and publishes it if Belvo has it. A sweep finds out whether a missing one is deleted.
+    async fn read_if_found(&self, link: &LinkId, observed_at: Timestamp) -> Outcome {
+        let answer = self.belvo.get_link(link).await;
+        let answer = answer.map(|read| match read {
+            LinkRead::Found(resource) => Some(Answer::Publish(ReadOutcome::Found { link: resource })),
+            LinkRead::Missing => None,
+        });
+        match answer.transpose() {
+            Some(answer) => self.publish_answer(answer, link, observed_at).await,
+            None => Outcome::Reported,
+        }
+    }
+
     /// Reads the link that a success callback named. It is published as an observation of that link, and if it may
-    /// succeed the link of the callback, as an observation of that one too.
+    /// succeed the link of the callback, as an observation of that one too. If not, the callback was about the link that
+    /// it came for, so this one is read: its user has most likely repaired it.
     pub(super) async fn read_successor(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Outcome {
         let Some(named) = job.successor_id.as_deref().and_then(|id| id.parse::<LinkId>().ok()) else {
             return Outcome::GivenUp("the job names no other link".to_owned());
@@ -89,7 +94,7 @@ impl Worker {
         let resource = match self.belvo.get_link(&named).await {
             Ok(LinkRead::Found(resource)) => resource,
             // The name came from the user's device, so it may be any text.
-            Ok(LinkRead::Missing) | Err(CallError::Api(_)) => return Outcome::Reported,
+            Ok(LinkRead::Missing) | Err(CallError::Api(_)) => return self.read_if_found(link, observed_at).await,
             Err(error) => return self.publish_answer(Err(error), link, observed_at).await,
         };
         let old = match self.known.get(link) {
@@ -104,6 +109,7 @@ impl Worker {
             Some(seen) if published == Outcome::Reported && may_succeed(&seen, &old, &self.known.policy) => {
                 self.publish_superseded(&old, &named, Source::Verify, observed_at).await
             }
+            Some(_) | None if published == Outcome::Reported => self.read_if_found(link, observed_at).await,
             Some(_) | None => published,
         }
     }
