@@ -71,6 +71,14 @@ pub fn is_private(path: &Path) -> bool {
     true
 }
 
+/// Whether other users can change what a directory contains. On other systems than Unix the answer is no.
+pub fn is_writable_by_others(path: &Path) -> bool {
+    #[cfg(unix)]
+    return std::fs::metadata(path).is_ok_and(|metadata| std::os::unix::fs::MetadataExt::mode(&metadata) & 0o022 != 0);
+    #[cfg(not(unix))]
+    false
+}
+
 /// How many bytes the file system of this path has left for this user; `None` if that is unknown.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     #[cfg(unix)]

@@ -16,8 +16,10 @@ seen = set()  # Your database: relink sends a notice again if it got no answer.
 
 
 class Receiver(BaseHTTPRequestHandler):
+    timeout = 5  # seconds: a connection that sends nothing must not hold up the others for longer
+
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
         try:
             notice = Webhook(secret).verify(body, dict(self.headers))
         except WebhookVerificationError:

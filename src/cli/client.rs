@@ -279,6 +279,11 @@ impl RunningRelink {
         self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await
     }
 
+    /// Whether Belvo refuses relink's API keys, as far as relink answers that.
+    pub(super) async fn are_keys_refused(&self) -> bool {
+        self.get("/v1/status").await.is_ok_and(|status| status["belvo"]["keys_refused"] == true)
+    }
+
     /// Whether relink only observes, and which institutions are down now.
     pub(super) async fn situation(&self) -> anyhow::Result<Situation> {
         let (observes, (_, max)) = (self.observes().await?, INSTITUTIONS_ON_PAGE);

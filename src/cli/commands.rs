@@ -146,6 +146,11 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
         let situation = relink.situation().await.unwrap_or_default();
         let now = clock::now();
         print(&match &read {
+            Some(None) if relink.are_keys_refused().await => {
+                format!(
+                    "{command}: Belvo refuses relink's API keys, so relink cannot read the link; `relink doctor` says more\n"
+                )
+            }
             Some(read) => outcome_of_read(command, read.as_ref(), now),
             None => outcome(command, handled.as_ref(), &situation, now),
         })?;

@@ -88,7 +88,11 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
                 episode.next_reminder_at.map(|next| record.snoozed_until.map_or(next.0, |until| next.0.max(until.0)));
             let number = episode.reminders_count.saturating_add(1);
             match due_at.filter(|_| Cause::from(episode.cause) != Cause::Unsupported) {
-                Some(_due_at) if around.bank_is_down == Some(true) => format!("reminder {number}, when the bank is up"),
+                Some(_soon)
+                    if around.bank_is_down == Some(true) && record.snoozed_until.is_none_or(|until| until.0 <= now) =>
+                {
+                    format!("reminder {number}, when the bank is up")
+                }
                 Some(due_at) => format!("reminder {number} {}", within(due_at)),
                 None => "no reminder".to_owned(),
             }
@@ -233,7 +237,9 @@ fn reason_of_wait(record: &Record) -> String {
     let person = record.because.person.as_ref();
     let other = person.and_then(|person| person.last_message.as_ref());
     let until = record.episode.as_ref().and_then(|episode| episode.prompt_deferred_until);
-    let widget = person.and_then(|person| person.in_widget.as_ref()).filter(|widget| Some(widget.until) == until);
+    let widget = person
+        .and_then(|person| person.in_widget.as_ref())
+        .filter(|widget| until.is_some_and(|until| until.0 <= widget.until.0));
     let opened_at = record.episode.as_ref().map(|episode| episode.opened_at.0);
     if let Some(widget) = widget {
         return format!("the same person is repairing the link {}", printable(&widget.link_id));

@@ -24,9 +24,9 @@ pub(super) fn of_refused(body: &Value) -> String {
             format!("{} It changed nothing: {why}.", commanded_by(&origin, command))
         }
         (origin, event) => {
-            let who = origin.as_ref().map_or_else(|| "relink received".to_owned(), reporter_of);
-            let what = event.map_or_else(|| "a message".to_owned(), of_event_named);
-            format!("{who}: {what}. Nothing changed: {why}.")
+            let who = origin.as_ref().map_or_else(|| "relink received a message".to_owned(), reporter_of);
+            let what = event.map(|event| format!(": {}", of_event_named(event))).unwrap_or_default();
+            format!("{who}{what}. Nothing changed: {why}.")
         }
     }
 }
@@ -91,6 +91,6 @@ mod tests {
         }
         insta::assert_snapshot!(all);
         assert!(!is_so_already(&json!({"event": "unmute", "reason": ALREADY_KNOWN, "state": null})));
-        assert_eq!(of_refused(&json!(null)), "relink received: a message. Nothing changed: ?.");
+        assert_eq!(of_refused(&json!(null)), "relink received a message. Nothing changed: ?.");
     }
 }

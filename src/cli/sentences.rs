@@ -49,7 +49,10 @@ pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
         let (until, episode) = (widget.until.0, &state["episode"]);
         let waits =
             [&episode["prompt_deferred_until"], &episode["next_reminder_at"], &state["consent"]["postponed_until"]];
-        if person.last_message.is_none() || waits.iter().any(|wait| wait.as_str() == Some(&until.to_string())) {
+        // Times have one form, so their texts can be compared. The wait may end before the token: at most the reminder pause is waited.
+        let (now, until_text) = (because.at.0.to_string(), until.to_string());
+        let is_in_widget = |wait: &&Value| wait.as_str().is_some_and(|wait| *wait > *now && *wait <= *until_text);
+        if person.last_message.is_none() || waits.iter().any(is_in_widget) {
             return Some(format!(
                 "The same person is repairing the link {} (the widget token expires at {until}), so this message waits.",
                 widget.link_id

@@ -149,9 +149,9 @@ static PROGRAM: &[Setting] = &[
     row(
         "nats.stream_max_bytes",
         "RELINK_STREAM_MAX_BYTES",
-        Number,
+        Bytes,
         Some("0"),
-        "most bytes of a new stream; a full one refuses messages; 0: no limit",
+        "largest size of a new stream; a full one refuses messages; 0: no limit",
     ),
     span("nats.input_max_age", "RELINK_INPUT_MAX_AGE", "30d", "how long inputs are kept"),
     row(

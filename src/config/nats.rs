@@ -29,7 +29,9 @@ pub(super) fn read(reader: &mut Reader) -> Option<NatsConfig> {
         partitions: u16::try_from(reader.number("nats.partitions", 1..=i64::from(PARTITIONS_MAX))).unwrap_or(1),
         replicas: usize::try_from(reader.number("nats.replicas", 1..=5)).unwrap_or(1),
         history_count: reader.number("nats.history", 1..=10_000),
-        bytes_max: Some(reader.number("nats.stream_max_bytes", 0..=i64::MAX)).filter(|bytes| *bytes > 0),
+        bytes_max: i64::try_from(reader.bytes("nats.stream_max_bytes", 0..=STREAM_BYTES_MAX))
+            .ok()
+            .filter(|bytes| *bytes > 0),
         input_age_max: reader.span_within("nats.input_max_age", HOUR..=3650 * 24 * HOUR),
         ..StreamSettings::default()
     };
@@ -39,6 +41,9 @@ pub(super) fn read(reader: &mut Reader) -> Option<NatsConfig> {
         .ok()?;
     Some(NatsConfig { url, access, server, port, monitor_url, subjects, streams })
 }
+
+/// The largest limit of a stream: a pebibyte.
+const STREAM_BYTES_MAX: u64 = 1 << 50;
 
 /// How to connect to the NATS at `url`. The files are checked also if there is no `url`.
 fn read_access(reader: &mut Reader, url: Option<&NatsUrl>) -> Option<Access> {

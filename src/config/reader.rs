@@ -111,10 +111,12 @@ impl Reader {
             };
             bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
                 let (least, most) = (range.start() >> 20, range.end() >> 20);
-                format!(
-                    "must be from {least}MiB to {most}MiB in bytes, MiB or GiB, but is {}",
-                    shown(raw, setting(key))
-                )
+                let found = match raw {
+                    // A size is no secret.
+                    Raw::Toml(Value::String(text)) => format!("`{}`", text.escape_debug()),
+                    other => shown(other, setting(key)),
+                };
+                format!("must be from {least}MiB to {most}MiB in bytes, MiB or GiB, but is {found}")
             })
         });
         read.unwrap_or_default()

@@ -28,12 +28,13 @@ pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Rea
     let mut reasons = server.not_ready.borrow().clone();
     let journal = waiting(&server);
     let last_failure = server.journal.last_failure();
+    let nearly_full = server.journal.nearly_full();
     if reasons.is_empty() {
         // relink still stores and decides, so this is no reason to send inputs elsewhere.
         let are_keys_refused = server.belvo.as_ref().is_some_and(belvo::Client::are_keys_refused);
         let warnings = [(are_keys_refused, KEYS_REFUSED), (server.observe, OBSERVES)];
         let warnings = warnings.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned());
-        let warnings = warnings.chain(last_failure).collect();
+        let warnings = warnings.chain(last_failure).chain(nearly_full).collect();
         return Ok(Json(Ready { status: "ready", journal, warnings }));
     }
     // An older failure is no reason by itself, but the reader of the reasons has to know it.
@@ -42,6 +43,7 @@ pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Rea
     {
         reasons.push(failure);
     }
+    reasons.extend(nearly_full);
     let detail = format!("relink cannot store inputs or decide about links now: {}.", reasons.join("; "));
     Err(not_ready(detail, reasons, &journal))
 }
@@ -54,7 +56,7 @@ pub(super) async fn ready_for_inputs(State(server): State<SharedServer>) -> Resu
     let needs_nats = server.acknowledge == Acknowledge::Stream;
     let reasons = if needs_nats { server.not_ready.borrow().clone() } else { Vec::from_iter(server.journal.problem()) };
     if reasons.is_empty() {
-        let warnings = Vec::from_iter(server.journal.last_failure());
+        let warnings = server.journal.last_failure().into_iter().chain(server.journal.nearly_full()).collect();
         return Ok(Json(Ready { status: "ready", journal, warnings }));
     }
     let detail = format!("relink cannot store inputs now: {}.", reasons.join("; "));

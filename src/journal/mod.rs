@@ -318,6 +318,22 @@ impl Journal {
         is_recent.then(|| self.last_failure()).flatten()
     }
 
+    /// What an operator has to know before the journal is full or too old: it has reached two thirds of a limit.
+    pub fn nearly_full(&self) -> Option<String> {
+        let Waiting { bytes, since, .. } = self.shared.waiting();
+        let Options { bytes_max, age_max, .. } = self.options;
+        let waited = since.map(|since| clock::now().since(since)).unwrap_or_default();
+        let what = if bytes.saturating_mul(3) >= bytes_max.saturating_mul(2) {
+            format!("{} MiB of at most {} MiB", bytes >> 20, bytes_max >> 20)
+        } else if waited.saturating_mul(3) >= age_max.saturating_mul(2) {
+            let shown = |span: Duration| humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
+            format!("the oldest since {}, of at most {}", shown(waited), shown(age_max))
+        } else {
+            return None;
+        };
+        Some(format!("the journal has messages that wait for NATS: {what}; then the senders get 503: bring NATS back"))
+    }
+
     /// The error of the last write, since when writes fail, and what to do; `None` if that write was successful, or if there was none.
     pub fn last_failure(&self) -> Option<String> {
         let Failure { since, problem, .. } = self.shared.failed()?;
