@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::due::Around;
+use super::output::DIM;
 use crate::config::{Config, Sources};
 use crate::contract::{At, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Record, Scope};
 use crate::link::Timestamp;
@@ -277,6 +278,14 @@ impl RunningRelink {
     /// Replays a dead letter. The answer has the sequence of the new input.
     pub(super) async fn replay(&self, sequence: u64) -> anyhow::Result<Value> {
         self.request(Method::POST, &format!("/v1/dead-letters/{sequence}/replay")).await
+    }
+
+    /// A line that says why relink handles no inputs now, so that what it shows may be old. Empty if it does.
+    pub(super) async fn why_it_may_be_old(&self) -> String {
+        match self.get("/readyz").await {
+            Err(error) if is_unavailable(&error) => format!("{DIM}This may be old: {error}{DIM:#}\n"),
+            Ok(_) | Err(_) => String::new(),
+        }
     }
 
     /// Whether Belvo refuses relink's API keys, as far as relink answers that.

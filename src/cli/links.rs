@@ -116,6 +116,7 @@ pub(super) async fn list(args: LinksArgs) -> anyhow::Result<ExitCode> {
         if held && situation.observes {
             text += HELD_WHILE_OBSERVING;
         }
+        text += &relink.why_it_may_be_old().await;
         Ok(Output::Text(text))
     };
     print_each(watch, listed).await
@@ -207,7 +208,7 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     if relink.json {
         return print_json(&relink.get(&format!("/v1/links/{}", args.link)).await?);
     }
-    print(&show_text(&relink, &args.link).await?)
+    print(&(show_text(&relink, &args.link).await? + &relink.why_it_may_be_old().await))
 }
 
 /// What `relink show` knows besides the record.

@@ -222,7 +222,7 @@ mod tests {
 
     fn reminder(number: u32, minute: i64) -> Sent {
         let (link, kind) = ("16f68516-bcbc-4cf7-b815-c500d4204e28".parse().unwrap(), SentKind::Notice("reminder"));
-        Sent { link, kind, which: number.to_string(), episode: Some(1), input: None, at: at(minute) }
+        Sent { link, kind, which: number.to_string(), episode: Some(1), consent_end: None, input: None, at: at(minute) }
     }
 
     fn comparison(recorded: Vec<Sent>, sent: Vec<Sent>) -> Comparison {
@@ -253,6 +253,18 @@ mod tests {
         );
         let text = anstream::adapter::strip_str(&report(&comparison, 1)).to_string();
         assert!(text.contains("moved    16f68516") && text.contains("and 2 more differences"), "{text}");
+    }
+
+    #[test]
+    fn a_notice_about_the_end_of_a_consent_is_moved() {
+        let notice = |minute: i64| {
+            let body = json!({"because": {"at": at(minute).to_string(), "origin": {}}, "due_at": "2026-12-01T00:00:00.000Z", "rung_secs": 604_800});
+            let (link, kind) = ("l".parse().unwrap(), SentKind::Notice("consent_expiring"));
+            Sent::of(kind, link, body.to_string().as_bytes()).unwrap()
+        };
+        let value = as_json(&comparison(vec![notice(10)], vec![notice(30)]), usize::MAX);
+        let difference = &value["differences"][0];
+        assert_eq!((&difference["which"], &difference["change"]), (&json!("7days before the end"), &json!("moved")));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The differences between what was sent and what the replay has sent.
 //!
 //! Messages about one link of one kind are paired: first those that the same input led to, then those whose times are within the
-//! tolerance, then those of the same episode. What is left was removed or added.
+//! tolerance, then those of the same episode or the same end of a consent. What is left was removed or added.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Difference {
     pub link: LinkId,
     /// What was sent.
     pub kind: SentKind,
-    /// The number of a reminder, or the resource of data; empty for other kinds.
+    /// The number of a reminder, the resource of data, or the step before the end of a consent; empty for other kinds.
     pub which: String,
     /// When relink sent it; `None`: it did not, so the message is added.
     pub recorded_at: Option<Timestamp>,
@@ -132,6 +132,7 @@ impl Comparison {
                 as &dyn Fn(&Sent, &Sent) -> bool,
             &is_near,
             &|one: &Sent, other: &Sent| one.episode.is_some() && one.episode == other.episode,
+            &|one: &Sent, other: &Sent| one.consent_end.is_some() && one.consent_end == other.consent_end,
         ] {
             pair(&mut recorded, &mut replayed, &mut pairs, is_pair);
         }

@@ -1,6 +1,7 @@
 //! What relink has recorded on `KV_links`: the state of each link at the start of the span, and the messages that were published in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -39,6 +40,8 @@ pub struct Sent {
     pub which: String,
     /// The episode that it belongs to.
     pub episode: Option<u64>,
+    /// The end of the consent that it is about: such a message belongs to no episode.
+    pub consent_end: Option<String>,
     /// The input that led to it; `None`: a timer.
     pub input: Option<u64>,
     /// The time of its transition.
@@ -51,16 +54,19 @@ impl Sent {
         let body: Value = serde_json::from_slice(body).ok()?;
         let because = &body["because"];
         let At(at) = serde_json::from_value(because["at"].clone()).ok()?;
-        let which = ["number", "resource", "rung_secs"].into_iter().find_map(|field| match &body[field] {
+        let which = ["number", "resource"].into_iter().find_map(|field| match &body[field] {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         });
+        let step = body["rung_secs"].as_u64().map(|secs| humantime::format_duration(Duration::from_secs(secs)));
+        let which = which.or(step.map(|step| format!("{step} before the end")));
         Some(Self {
             link,
             kind,
             which: which.unwrap_or_default(),
             episode: body["episode"]["number"].as_u64(),
+            consent_end: body["due_at"].as_str().map(str::to_owned),
             input: because["origin"]["input_sequence"].as_u64(),
             at,
         })
@@ -188,7 +194,7 @@ impl Recorded {
     /// The time from which the messages of a kind about a link are recorded without a gap.
     pub(super) fn complete_from(&self, link: &LinkId, kind: SentKind) -> Timestamp {
         let of_link = self.starts.get(link).filter(|start| self.begins_later(start));
-        let of_link = of_link.map_or(self.span.from, |start| start.at.after(std::time::Duration::from_millis(1)));
+        let of_link = of_link.map_or(self.span.from, |start| start.at.after(Duration::from_millis(1)));
         let kept = self.kept.get(&(link.clone(), kind));
         let of_kind = kept.filter(|(count, _)| self.per_subject.is_some_and(|max| *count >= max)).map(|(_, at)| *at);
         of_kind.map_or(of_link, |at| of_link.max(at))
