@@ -7,6 +7,7 @@
 //! Next: `stream.rs` declares all of them.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind};
@@ -33,6 +34,17 @@ enum Wanted {
 
 /// The fields that are compared for every stream.
 const STREAM_FIELDS: [&str; 3] = ["storage", "retention", "num_replicas"];
+
+/// The fields with a span of time: NATS has nanoseconds.
+const SPANS: [&str; 3] = ["max_age", "ack_wait", "inactive_threshold"];
+
+/// The value of a field, for an operator.
+fn shown(field: &str, value: &Value) -> String {
+    match value.as_u64().filter(|_| SPANS.contains(&field)) {
+        Some(nanos) => humantime::format_duration(Duration::from_nanos(nanos)).to_string(),
+        None => value.to_string(),
+    }
+}
 
 /// The result of [`Declaration::ensure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,8 +297,9 @@ impl Declaration {
             if let (Some(found), Some(wanted)) = (partitions(found), partitions(wanted)) {
                 return Err(StreamError::Partitions { stream: self.name(), found, wanted });
             }
-            let (found, advice) = (found.to_string(), self.advice(field, wanted));
-            differences.push(Difference { field, found, wanted: wanted.to_string(), advice });
+            let advice = self.advice(field, wanted);
+            let [found, wanted] = [found, wanted].map(|value| shown(field, value));
+            differences.push(Difference { field, found, wanted, advice });
         }
         if differences.is_empty() {
             return Ok(());

@@ -64,7 +64,7 @@ async fn dead_letters_are_replayed_and_dropped_in_bulk() {
     assert!(bench.inputs().await.is_empty());
 
     let replayed = printed(&bench, &["dead-letters", "replay", "--reason", "unknown_code", "--yes"]).await;
-    assert_eq!(replayed, "replayed: 2 of 2 dead letters\n");
+    assert!(replayed.starts_with("replayed: 2 of 2 dead letters; what relink still cannot handle"), "{replayed}");
     assert_eq!(bench.inputs().await.len(), 2);
 
     let drop = ["dead-letters", "drop", "2", "--yes", "--by", "ana", "--why", "of a\ntest"];

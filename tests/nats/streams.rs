@@ -70,6 +70,11 @@ async fn the_error_for_a_difference_has_a_command() {
     assert_eq!(unchanged.max_messages_per_subject, 3, "relink edits nothing");
     change("KV_links", |config| config.max_messages_per_subject = 64).await;
 
+    change("BELVO", |config| config.max_age = Duration::from_secs(3_600)).await;
+    let error = ensure_all(&nats.context, &Subjects::default(), &settings(2)).await.expect_err("it differs");
+    assert!(error.to_string().contains("max_age is 1h, wanted 30days"), "{error}");
+    change("BELVO", |config| config.max_age = Duration::from_secs(30 * 86_400)).await;
+
     let error_of = async |wanted: StreamSettings| {
         ensure_all(&nats.context, &Subjects::default(), &wanted).await.expect_err("it differs").to_string()
     };

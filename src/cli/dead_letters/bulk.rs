@@ -124,7 +124,14 @@ pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) 
             let detail = printable(failure["detail"].as_str().unwrap_or("?"));
             let _closed_terminal = writeln!(anstream::stderr(), "dead letter {}: {detail}", failure["dead_letter"]);
         }
-        print(&format!("{}: {} of {}\n", action.done(), done.len(), counted(sequences.len(), "dead letter")))?;
+        let rest = match action {
+            Action::Replay => {
+                "; what relink still cannot handle becomes a dead letter again: `relink dead-letters list`"
+            }
+            Action::Drop { .. } => "",
+        };
+        let all = counted(sequences.len(), "dead letter");
+        print(&format!("{}: {} of {all}{rest}\n", action.done(), done.len()))?;
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
