@@ -13,7 +13,7 @@ use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
 use super::sentences::{at, in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
-use crate::contract::{ADOPTION_ID, Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
+use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
 use crate::wording::of_state;
@@ -166,7 +166,8 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
     let is_snoozed = record.snoozed_until.is_some_and(|until| until.0 > now);
     let muted = last_command(&history.entries, "mute").filter(|_| record.muted);
-    let around = Around { is_adopted: muted.as_ref().is_some_and(is_of_adoption), ..known.around };
+    let around =
+        Around { is_adopted: muted.as_ref().is_some_and(|command| command.origin.is_adoption()), ..known.around };
     for step in next_steps(&record, known.due_at, around, now) {
         line(text, format_args!("  {step}"));
     }
@@ -180,11 +181,6 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
 pub(super) fn last_command(entries: &[HistoryEntry], name: &str) -> Option<Because> {
     let states = entries.iter().rev().filter(|entry| entry.kind == HistoryKind::State);
     states.filter_map(because).find(|because| because.event == name)
-}
-
-/// Whether relink itself gave the command, when it adopted the link.
-pub(super) fn is_of_adoption(command: &Because) -> bool {
-    command.origin.message_id.as_ref().is_some_and(|id| id.starts_with(ADOPTION_ID))
 }
 
 /// Why the message exists.

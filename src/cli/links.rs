@@ -9,7 +9,7 @@ use strum::VariantArray as _;
 
 use super::client::{RelinkArgs, RunningRelink, Situation};
 use super::due::{Around, next_in_short, next_steps};
-use super::history::{is_of_adoption, last_command};
+use super::history::last_command;
 use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
 use super::sentences::{at, in_quotes, span, word_of};
@@ -228,7 +228,7 @@ impl Observing {
         };
         // The record counts a recorded prompt as sent, also after observe mode has ended. The history knows which it was.
         let entries = relink.history(id).await.map(|history| history.entries).unwrap_or_default();
-        let is_adopted = last_command(&entries, "mute").as_ref().is_some_and(is_of_adoption);
+        let is_adopted = last_command(&entries, "mute").as_ref().is_some_and(|command| command.origin.is_adoption());
         let mut prompts = entries.iter().filter(|entry| {
             entry.name.as_deref() == Some("update_required") && entry.body["episode"]["number"].as_u64() == Some(number)
         });

@@ -5,7 +5,7 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::contract::{ADOPTION_ID, At, Because, NoticeName, Origin, OriginKind, StateWord};
+use crate::contract::{At, Because, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{EventName, StateName, Timestamp};
 use crate::printable::shortened;
 use crate::wording::{of_event, reporter};
@@ -78,7 +78,7 @@ pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
 
 /// Who gave a command. Both names are shown escaped, because they come from outside.
 fn operator(origin: &Origin) -> String {
-    if origin.message_id.as_ref().is_some_and(|id| id.starts_with(ADOPTION_ID)) {
+    if origin.is_adoption() {
         return "relink itself".to_owned();
     }
     let quoted = |text: &String| in_quotes(&shortened(text, 80));

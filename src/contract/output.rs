@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::digest::LinksDigest;
-use super::input::InputKind;
+use super::input::{ADOPTION_ID, InputKind};
 use super::notice::NoticeName;
 use super::person::PersonRecord;
 use super::rfc3339::At;
@@ -89,6 +89,11 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Whether relink itself gave this command, when it adopted the link.
+    pub fn is_adoption(&self) -> bool {
+        self.message_id.as_ref().is_some_and(|id| id.starts_with(ADOPTION_ID))
+    }
+
     /// The origin of a transition by a deadline that passed at `now`.
     pub fn timer(now: Timestamp) -> Self {
         Self {

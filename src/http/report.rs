@@ -63,7 +63,8 @@ fn no_link() -> Problem {
     count(InputKind::ApiError, "refused");
     Problem::new(
         Kind::LinkNotFound,
-        "The error is about a link and does not name it, or not with an id that a link can have. relink looked in `link_id` (or `link`), in `body` (`link`, \
+        "The error is about a link and does not name it, or not with an id that a link can have. relink looked in `link_id` (or \
+         `link`), in `body` (`link`, \
          which Belvo sends with status 428 only), in `path` (`…/links/{id}/…`) and in its query (`link=…`). Set `link_id`.",
     )
     .at("/link_id")

@@ -139,7 +139,7 @@ impl Reconciler {
             let event = because.event.as_str();
             event == EventName::Mute.as_str() || event == EventName::Unmute.as_str()
         });
-        Ok(mute.and_then(|mute| mute.origin.message_id).is_some_and(|id| id.starts_with(ADOPTION_ID)))
+        Ok(mute.is_some_and(|mute| mute.origin.is_adoption()))
     }
 
     /// The muted links of the store.

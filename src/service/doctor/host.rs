@@ -44,7 +44,7 @@ fn permissions(directory: &Path) -> Check {
     // A directory that also has files of other programs stays as it is; then relink's parts of it are private.
     let parts_are_open = open.iter().any(|path| Path::new(path) != directory);
     let has_parts = directory.join("store").is_dir();
-    // Whoever may write to it may put another directory in the place of a private one.
+    // A user who can write to it can put another directory in the place of a private one.
     if os::is_writable_by_others(directory) {
         return Check::warning(
             DIRECTORY,
