@@ -6,7 +6,6 @@
 //! failed call may succeed later. Sources: "API reference" (links, token), guide "Connect Widget update mode", guide
 //! "Belvo API errors".
 
-use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,15 +23,16 @@ use super::meaning::Meaning;
 use super::unrelated::Unrelated;
 use crate::contract::ApiError;
 use crate::link::{Event, LinkId};
-use crate::metric;
 
 mod answer;
+mod call;
 mod claim;
 mod institution;
 mod list;
 mod traced;
 mod wire;
 
+use call::Call;
 use list::{CONSENT_FIELDS, CONSENTS, keep};
 pub use list::{IDS_MAX, LinkFilter, ListPage, ListPages, USER_KEYS_BYTES_MAX, USER_KEYS_MAX, UserKey};
 pub use wire::{Question, Reply, Wire};
@@ -174,14 +174,6 @@ pub enum CallError {
         /// The class of the error, if it is in a table.
         class: Option<Unrelated>,
     },
-}
-
-/// One request, for the text of errors.
-struct Call<'a> {
-    method: Method,
-    path: String,
-    /// `None` for a list.
-    link: Option<&'a LinkId>,
 }
 
 impl Client {
@@ -447,40 +439,6 @@ impl Client {
             let why = format!("{} {} {why}", call.method, call.path);
             CallError::Transient { why, retry_after: None }
         })
-    }
-}
-
-impl Call<'_> {
-    /// The answer does not have the shape that Belvo documents, so it is from another server, such as a gateway. The
-    /// call may succeed later.
-    fn not_belvos(&self, status: StatusCode, retry_after: Option<Duration>) -> CallError {
-        let status = status.as_u16();
-        metrics::counter!(metric::BELVO_UNEXPECTED_RESPONSES.name, "status" => status.to_string()).increment(1);
-        let why = format!("{} {} was answered {status}, and not in Belvo's words", self.method, self.path);
-        CallError::Transient { why, retry_after }
-    }
-
-    fn held_back(&self, wait: Duration) -> CallError {
-        let why = format!("{} {} was not sent: the budget of Belvo calls is used up", self.method, self.path);
-        CallError::Transient { why, retry_after: Some(wait) }
-    }
-
-    /// The network failed. It is not known whether Belvo received the request.
-    fn broke_off(&self, error: reqwest::Error) -> CallError {
-        let what = match () {
-            () if error.is_timeout() => "timed out",
-            () if error.is_connect() => "cannot connect",
-            () => "broke off",
-        };
-        let error = error.without_url();
-        let mut why = format!("{} {} {what}", self.method, self.path);
-        let mut source = error.source();
-        while let Some(cause) = source {
-            why.push_str(": ");
-            why.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        CallError::Transient { why, retry_after: None }
     }
 }
 
