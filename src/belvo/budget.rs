@@ -1,13 +1,16 @@
 //! The call budget: one rate limit for all calls to Belvo in this process.
 //!
 //! ```text
-//!   the last 30 seconds   ├──────────── for sweeps: three quarters ───────────┤── kept for users ──┤  80 requests
+//!   the last 30 seconds   ├─────── sweeps: three quarters ───────┤─ and jobs ─┤─ and people ─┤   80 requests
+//!                         0                                      60           70             80
 //! ```
 //!
 //! Belvo allows 80 requests in 30 seconds and may block an address that sends more. The limit holds for **every**
 //! window of 30 seconds. A token bucket does not keep it, because a full bucket and its refill fit into one window. So
-//! the budget keeps the time of each recent request (a sliding window). A quarter of it is reserved for calls that a
-//! person waits for (a widget token, a verify job); sweeps use only the rest.
+//! the budget keeps the time of each recent request (a sliding window). Sweeps leave a quarter of it free for jobs, such
+//! as the reading of a link before its first prompt. Both leave an eighth of it free for the calls that a person waits for:
+//! when a thousand links break at once, their jobs use the budget up for minutes, and a user who opens a repair page then
+//! must get a widget token.
 //!
 //! A caller never waits longer than the limit for its kind of call. If it would, it gets the necessary wait as an
 //! error.
@@ -23,7 +26,7 @@ const REQUESTS_MAX: usize = 80;
 const SPAN: Duration = Duration::from_secs(30);
 
 /// The longest wait of a call for a person or a job. A job has to be acknowledged in time.
-const PATIENCE_NOW: Duration = Duration::from_secs(10);
+const PATIENCE_SHORT: Duration = Duration::from_secs(10);
 
 /// The longest wait of a sweep: two windows.
 const PATIENCE_BACKGROUND: Duration = Duration::from_secs(90);
@@ -31,10 +34,23 @@ const PATIENCE_BACKGROUND: Duration = Duration::from_secs(90);
 /// The urgency of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// A person or a job waits for the answer.
-    Now,
+    /// A person waits for the answer, at the repair page or in the customer's app.
+    Person,
+    /// A job.
+    Job,
     /// A sweep.
     Background,
+}
+
+impl Urgency {
+    /// How many requests of a window of `requests_max` these calls may use: at least one.
+    const fn share_of(self, requests_max: usize) -> usize {
+        match self {
+            Self::Person => requests_max,
+            Self::Job => requests_max - requests_max / 8,
+            Self::Background => requests_max - requests_max / 4,
+        }
+    }
 }
 
 /// Counts of the requests that were sent.
@@ -51,7 +67,7 @@ pub struct Usage {
 pub struct BudgetLeft {
     /// The most requests in a window.
     pub requests_max: usize,
-    /// The requests that may be sent at once for a person or a job. Sweeps may use three quarters of the budget only.
+    /// The requests that may be sent at once for a person. Jobs leave an eighth of the budget free, sweeps a quarter.
     pub requests_left: usize,
     /// The length of the window.
     pub span: Duration,
@@ -71,7 +87,8 @@ struct Shared {
     clock: Clock,
     window: Mutex<Window>,
     /// Calls of the same urgency wait in the order in which they came.
-    turn_now: tokio::sync::Mutex<()>,
+    turn_person: tokio::sync::Mutex<()>,
+    turn_job: tokio::sync::Mutex<()>,
     turn_background: tokio::sync::Mutex<()>,
 }
 
@@ -99,9 +116,9 @@ impl Budget {
 
     fn timed(requests_max: usize, span: Duration, clock: Clock) -> Self {
         let window = Mutex::new(Window { span, sent: VecDeque::new(), paused_until: None, usage: Usage::default() });
-        let (turn_now, turn_background) = Default::default();
+        let (turn_person, turn_job, turn_background) = Default::default();
         let requests_max = requests_max.max(1);
-        Self { shared: Arc::new(Shared { requests_max, clock, window, turn_now, turn_background }) }
+        Self { shared: Arc::new(Shared { requests_max, clock, window, turn_person, turn_job, turn_background }) }
     }
 
     /// Waits until one more request may be sent, and counts it.
@@ -109,16 +126,18 @@ impl Budget {
     /// # Errors
     /// The necessary wait, if it is longer than the limit for this urgency.
     pub async fn take(&self, urgency: Urgency) -> Result<(), Duration> {
-        let Shared { requests_max, clock, turn_now, turn_background, .. } = &*self.shared;
-        let (turn, requests_max, patience) = match urgency {
-            Urgency::Now => (turn_now, *requests_max, PATIENCE_NOW),
-            Urgency::Background => (turn_background, requests_max.div_ceil(4) * 3, PATIENCE_BACKGROUND),
+        let Shared { requests_max, clock, turn_person, turn_job, turn_background, .. } = &*self.shared;
+        let (turn, patience) = match urgency {
+            Urgency::Person => (turn_person, PATIENCE_SHORT),
+            Urgency::Job => (turn_job, PATIENCE_SHORT),
+            Urgency::Background => (turn_background, PATIENCE_BACKGROUND),
         };
+        let requests_max = urgency.share_of(*requests_max);
         let until = clock.elapsed() + patience;
         let _turn = turn.lock().await;
         loop {
             let now = clock.elapsed();
-            let admitted = self.window().admit(now, requests_max.min(self.shared.requests_max));
+            let admitted = self.window().admit(now, requests_max);
             match admitted {
                 Ok(()) => return Ok(()),
                 Err(wait) if now + wait > until => return Err(wait),
@@ -239,6 +258,30 @@ mod tests {
         assert_eq!(greedy(&mut window, start + SECOND * 20, 5, 80).len(), 20);
     }
 
+    #[tokio::test]
+    async fn jobs_leave_an_eighth_of_the_budget_to_people() {
+        let (clock, _manual_clock) = Clock::manual(crate::link::Timestamp::from_millis(0));
+        let budget = Budget::by(clock.clone(), 80);
+        for _ in 0..70 {
+            budget.take(Urgency::Job).await.unwrap();
+        }
+        assert_eq!(budget.take(Urgency::Job).await, Err(SPAN));
+        for _ in 0..10 {
+            budget.take(Urgency::Person).await.unwrap();
+        }
+        assert_eq!(budget.take(Urgency::Person).await, Err(SPAN));
+        assert_eq!((clock.elapsed(), budget.usage()), (Duration::ZERO, Usage { requests: 80, most_in_span: 80 }));
+    }
+
+    #[test]
+    fn every_urgency_may_send_with_the_smallest_budget() {
+        for requests_max in 1..100 {
+            let share = |urgency: Urgency| urgency.share_of(requests_max);
+            let [person, job, sweep] = [Urgency::Person, Urgency::Job, Urgency::Background].map(share);
+            assert!(person == requests_max && person >= job && job >= sweep && sweep > 0, "{requests_max}");
+        }
+    }
+
     #[test]
     fn a_pause_stops_every_call() {
         let (mut window, start) = (empty(), SECOND);
@@ -265,7 +308,7 @@ mod tests {
         let budget = Budget::by(clock.clone(), 4);
         let left = || (budget.left().requests_left, budget.left().paused_for);
         assert_eq!((budget.left().requests_max, left()), (4, (4, None)));
-        budget.take(Urgency::Now).await.unwrap();
+        budget.take(Urgency::Job).await.unwrap();
         assert_eq!(left(), (3, None));
         budget.pause(SECOND * 40);
         assert_eq!(left(), (0, Some(SECOND * 40)));
@@ -279,8 +322,8 @@ mod tests {
         for _ in 0..3 {
             budget.take(Urgency::Background).await.unwrap();
         }
-        budget.take(Urgency::Now).await.unwrap();
-        let wait = budget.take(Urgency::Now).await.unwrap_err();
-        assert!(wait > PATIENCE_NOW && wait <= SPAN, "{wait:?}");
+        budget.take(Urgency::Job).await.unwrap();
+        let wait = budget.take(Urgency::Job).await.unwrap_err();
+        assert!(wait > PATIENCE_SHORT && wait <= SPAN, "{wait:?}");
     }
 }

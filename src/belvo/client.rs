@@ -81,6 +81,8 @@ pub struct Client {
     /// Replaces the network, in a simulation.
     wire: Option<Arc<dyn Wire>>,
     budget: Budget,
+    /// The urgency of the calls that belong to no sweep.
+    urgency: Urgency,
     /// Whether Belvo refused the keys in its last answer that shows it; clones share it.
     keys_refused: Arc<AtomicBool>,
     /// Whether calls that change something are refused.
@@ -198,13 +200,29 @@ impl Client {
         let http = http.build().map_err(BadClient::Http)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
         let (budget, keys_refused) = (Budget::default(), Arc::default());
-        Ok(Self { base, id, password, http, wire: None, budget, keys_refused, reads_only: false })
+        Ok(Self {
+            base,
+            id,
+            password,
+            http,
+            wire: None,
+            budget,
+            urgency: Urgency::Job,
+            keys_refused,
+            reads_only: false,
+        })
     }
 
     /// Sets the budget. The client uses the clock of the budget; clones share both.
     #[must_use]
     pub fn with_budget(self, budget: Budget) -> Self {
         Self { budget, ..self }
+    }
+
+    /// A client for calls that a person waits for, with the same budget: [`Urgency::Person`].
+    #[must_use]
+    pub fn for_people(&self) -> Self {
+        Self { urgency: Urgency::Person, ..self.clone() }
     }
 
     /// Replaces the network by `wire`: no request goes over HTTP.
@@ -385,7 +403,7 @@ impl Client {
         fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Answer, CallError> {
         let url = format!("{}{}", self.base, call.path);
-        let (answer, _took) = self.ask_at(call, &url, Urgency::Now, BODY_BYTES_MAX, fill).await?;
+        let (answer, _took) = self.ask_at(call, &url, self.urgency, BODY_BYTES_MAX, fill).await?;
         Ok(answer)
     }
 

@@ -18,7 +18,7 @@ use super::body;
 use super::parameters::LinkInPath;
 use super::problem::{Kind, Problem};
 use super::{Server, SharedServer, members, renewal};
-use crate::belvo::{CallError, WidgetToken};
+use crate::belvo::{CallError, Client, WidgetToken};
 use crate::contract::{ApiError, InputKind, MintedToken, Receipt, UpdateRequest, Widget};
 use crate::link::LinkId;
 
@@ -39,7 +39,7 @@ pub(super) async fn update(
              the widget: POST /v1/links/{id}/widget.",
         ));
     }
-    let Some(belvo) = &server.belvo else {
+    let Some(belvo) = server.belvo.as_ref().map(Client::for_people) else {
         return Err(Problem::new(
             Kind::NoBelvoKeys,
             "To mint widget tokens, relink needs RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID and \

@@ -4,8 +4,6 @@ import { consoleStories } from "./console.mjs";
 import { Link, User, close, options, until } from "./drive.mjs";
 
 const stories = {
-  ...consoleStories,
-
   async "from a mailed link to all set, on a phone, in Portuguese"() {
     const link = await Link.broken("hosted");
     const user = await User.with({ locale: "pt-BR", phone: true });
@@ -131,7 +129,8 @@ const stories = {
     await user.press("Renovar agora");
     await user.sees("OF Mock Bank");
     await user.check("phone-portal");
-    assert.doesNotMatch(user.page.url(), /Ralph|761/);
+    // A signed address may have any three digits.
+    assert.doesNotMatch(user.page.url(), /Ralph|Bragg|761\W?092\W?776/);
     await user.page.locator("[data-action=leave]").click();
     await user.sees("Renove sua permissão para OF Mock Bank");
     await user.page.getByLabel("Nome completo").fill("Ralph Bragg");
@@ -256,6 +255,9 @@ const stories = {
     await user.sees("All set");
     await user.leave();
   },
+
+  // The fleet of the console uses up the budget of Belvo calls for jobs, so the prompts of later stories would wait.
+  ...consoleStories,
 };
 
 const only = options.only;

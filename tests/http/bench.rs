@@ -48,6 +48,8 @@ pub(crate) struct Bench {
     pub(crate) not_ready: watch::Sender<Vec<String>>,
     pub(crate) drift: watch::Sender<BTreeMap<String, u64>>,
     pub(crate) steps_ended: watch::Sender<BTreeMap<&'static str, SweepStatus>>,
+    /// The client of this server, which also jobs would use.
+    pub(crate) belvo: Option<relink::belvo::Client>,
     pub(crate) lag: watch::Sender<Lag>,
     pub(crate) activity: ActivityLog,
     pub(crate) as_of: watch::Sender<Option<Timestamp>>,
@@ -123,9 +125,10 @@ impl Bench {
         let as_of = watch::Sender::new(None);
         let activity = ActivityLog::default();
         let belvo = config.belvo.keys.clone().map(|keys| {
-            use relink::belvo::{Client, SecretId, SecretPassword, Timeouts};
+            use relink::belvo::{Budget, Client, SecretId, SecretPassword, Timeouts};
             let (id, password) = (SecretId(keys.secret_id), SecretPassword(keys.secret_password));
-            Client::new(&keys.url, id, password, Timeouts::default()).unwrap()
+            let client = Client::new(&keys.url, id, password, Timeouts::default()).unwrap();
+            client.with_budget(Budget::new(config.belvo.requests_per_30s))
         });
         let mut context = jetstream::new(nats.client.clone());
         context.set_timeout(Duration::from_millis(500));
@@ -144,7 +147,7 @@ impl Bench {
             histories: Histories::new(context, subjects),
             store: Arc::new(asked),
             clock: Clock::wall(),
-            belvo,
+            belvo: belvo.clone(),
             drift: Some(drift.subscribe()),
             steps_ended: Some(steps_ended.subscribe()),
             lag: lag.subscribe(),
@@ -165,6 +168,7 @@ impl Bench {
             client,
             not_ready,
             drift,
+            belvo,
             steps_ended,
             lag,
             activity,

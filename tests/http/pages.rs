@@ -1,5 +1,5 @@
 //! `/repair/{token}`: the page on which a user repairs a link, with the simulated Belvo. The browser test,
-//! `tests/repair_page.rs`, has the whole road; here is what a browser does not show.
+//! `tests/browser`, has the whole road; here is what a browser does not show.
 
 use std::time::Duration;
 
@@ -132,6 +132,18 @@ async fn a_look_at_the_page_mints_nothing_and_publishes_nothing() {
     assert!(scene.inputs().await.is_empty());
     assert_eq!(scene.post(&token, "").await.status, 502, "the fault is still there");
     assert!(scene.inputs().await.is_empty(), "without a token no attempt has started");
+}
+
+#[tokio::test]
+async fn a_user_opens_the_widget_although_jobs_have_used_up_their_calls() {
+    let scene = Scene::with(&[("RELINK_BELVO_REQUESTS_PER_30S", "16")]).await;
+    let (jobs, link) = (scene.bench.belvo.as_ref().unwrap(), scene.link.to_string().parse().unwrap());
+    let mut calls_count = 0;
+    while jobs.get_link(&link).await.is_ok() {
+        calls_count += 1;
+    }
+    assert_eq!(calls_count, 14);
+    assert_eq!(scene.post(&scene.open(), "").await.status, 303, "the user is led to the widget");
 }
 
 #[tokio::test]

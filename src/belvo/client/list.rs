@@ -162,7 +162,7 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub async fn knows_any_link(&self) -> Result<bool, CallError> {
-        let mut pages = self.list(LINKS, FIELDS, Urgency::Now, "page_size=1&fields=id".to_owned());
+        let mut pages = self.list(LINKS, FIELDS, self.urgency, "page_size=1&fields=id".to_owned());
         Ok(pages.next().await?.is_some_and(|page| !page.items.is_empty() || page.malformed_count > 0))
     }
 }

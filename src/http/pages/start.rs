@@ -85,7 +85,9 @@ pub(super) async fn start(
     };
     let cannot_start = || draw_as(&server, pages, &visit, Some(opened), Shown::View(opened.view), true);
     // The page has an address in `link.observed` only, or is open since before.
-    let Some(belvo) = server.belvo.as_ref().filter(|_| !server.observe) else { return cannot_start().await };
+    let Some(belvo) = server.belvo.as_ref().filter(|_| !server.observe).map(Client::for_people) else {
+        return cannot_start().await;
+    };
     if !pages.mints.allows(&link.id) {
         let mut page = cannot_start().await;
         *page.status_mut() = StatusCode::TOO_MANY_REQUESTS;
@@ -93,11 +95,11 @@ pub(super) async fn start(
     }
     let locale = locale_of(&visit, opened.institution());
     let callbacks = callback::addresses(&pages.links, &opened.claims, attempt_of(link), locale);
-    let token = match mint(&server, pages, belvo, link, &callbacks, person).await {
+    let token = match mint(&server, pages, &belvo, link, &callbacks, person).await {
         Ok(token) => token,
         Err(problem) => {
             // Belvo mints no token for a link that was deleted there.
-            if is_settled(&server, pages, opened, link, None).await {
+            if is_settled(&server, pages, &belvo, opened, link, None).await {
                 return draw_anew(&server, pages, &visit, opened).await;
             }
             let mut page = cannot_start().await;
@@ -105,7 +107,7 @@ pub(super) async fn start(
             return page;
         }
     };
-    if is_settled(&server, pages, opened, link, token.link_status.as_deref()).await {
+    if is_settled(&server, pages, &belvo, opened, link, token.link_status.as_deref()).await {
         return draw_anew(&server, pages, &visit, opened).await;
     }
     if let Err(problem) = publish_started(&server, &link.id, &token, &Caller::default()).await {
@@ -147,8 +149,13 @@ pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> R
     };
     let is_broken = matches!(opened.view, View::NeedsYou(need) if need != Need::Nothing);
     let Some(link) = opened.link.as_ref().filter(|_| is_broken) else { return state_as_json(Some(&opened)) };
-    let has_changed = (pages.checks.allows(&link.id) && is_settled(&server, pages, &opened, link, None).await)
-        || (opened.trouble == Some(Trouble::BankDown) && notes_waiting(&server, pages, link).await);
+    let is_settled = async || match &server.belvo {
+        // A page can be open without a person at it, so this counts as a job.
+        Some(belvo) => pages.checks.allows(&link.id) && is_settled(&server, pages, belvo, &opened, link, None).await,
+        None => false,
+    };
+    let has_changed =
+        is_settled().await || (opened.trouble == Some(Trouble::BankDown) && notes_waiting(&server, pages, link).await);
     if has_changed {
         match look_up(&server, opened.claims.clone()).await {
             Ok(changed) => opened = changed,
@@ -246,8 +253,14 @@ fn widget_address(
 }
 
 /// Whether Belvo says that the link works again or was deleted, and the episode is over by that. `status` is what is known already.
-async fn is_settled(server: &Server, pages: &Pages, opened: &Opened, link: &Link, status: Option<&str>) -> bool {
-    let Some(belvo) = &server.belvo else { return false };
+async fn is_settled(
+    server: &Server,
+    pages: &Pages,
+    belvo: &Client,
+    opened: &Opened,
+    link: &Link,
+    status: Option<&str>,
+) -> bool {
     if status.is_some_and(|status| status != "valid") {
         return false;
     }
