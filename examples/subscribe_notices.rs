@@ -23,8 +23,7 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 /// All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
-const SUBJECTS: [&str; 3] =
-    ["link.notice.update_required.*", "link.notice.reminder.*", "link.notice.consent_expiring.*"];
+const TYPES: [&str; 4] = ["update_required", "reminder", "consent_expiring", "institution_restored"];
 const DURABLE: &str = "prompts-rust";
 
 #[tokio::main]
@@ -49,7 +48,7 @@ async fn main() -> Result<(), async_nats::Error> {
     let stream = context.get_stream("KV_links").await?;
     let config = pull::Config {
         durable_name: Some(DURABLE.to_owned()),
-        filter_subjects: SUBJECTS.map(str::to_owned).to_vec(),
+        filter_subjects: TYPES.map(|name| format!("link.notice.{name}.*")).to_vec(),
         ack_policy: AckPolicy::Explicit,
         ..pull::Config::default()
     };
@@ -119,8 +118,9 @@ fn has_newer_message(notice: &Value, state: &Value) -> bool {
 /// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link
 /// are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user has
 /// connected the bank anew. A link without an episode works, and its consent ends at `due_at`. An operator may have muted the link.
+/// An `institution_restored` may have nothing to do.
 fn still_needs_its_user(link: &Value, episode: &Value, state: &Value) -> bool {
-    if !state.is_object() || state["muted"] == true || state["state"] == "removed" {
+    if !state.is_object() || state["muted"] == true || state["state"] == "removed" || link["action"] == "none" {
         return false;
     }
     let now = &state["episode"];

@@ -225,6 +225,12 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
     nats.notice("muted", 1, 1, &[]).await;
     nats.record("muted", json!({"version": 2, "state": "invalid", "episode": {"number": 1}, "muted": true})).await;
     let consent = json!({"due_at": DUE_AT});
+    // Two banks work again. The first link still needs its user; the second one has nothing to do.
+    nats.message("institution_restored", "asked", 2, json!({"action": "update_credentials", "episode": {"number": 1}}))
+        .await;
+    nats.state("asked", 2, "invalid", Some(1)).await;
+    nats.message("institution_restored", "waits", 2, json!({"action": "none", "episode": {"number": 1}})).await;
+    nats.state("waits", 2, "invalid", Some(1)).await;
     nats.message("consent_expiring", "forgotten", 1, json!({"due_at": DUE_AT})).await;
     nats.record("forgotten", json!({"version": 2, "state": "removed", "episode": null, "consent": consent})).await;
 
@@ -238,14 +244,14 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
             loop {
                 poll.tick().await;
                 let info = stream.consumer_info(durable).await;
-                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 13) {
+                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 15) {
                     break;
                 }
             }
             nats.state("behind", 5, "token_required", Some(1)).await;
         };
         let file = nats.dir.path().join(durable);
-        let subscribed = subscribe(&mut subscriber, &nats, 13, &file);
+        let subscribed = subscribe(&mut subscriber, &nats, 15, &file);
         let (messages, ()) = tokio::join!(subscribed, within("the notices", state_follows));
         let written: Vec<_> = messages
             .iter()
@@ -261,6 +267,7 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
             ("fifth.4.1", vec!["new"]),
             ("ending.2.1", vec!["ending"]),
             ("reminded.3.1", vec!["reminded"]),
+            ("asked.2.1", vec!["asked"]),
             ("behind.5.1", vec!["behind"]),
         ];
         assert_eq!(written, expected, "{durable}");

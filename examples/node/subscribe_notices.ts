@@ -32,7 +32,8 @@ type State = {
 };
 
 // All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
-const SUBJECTS = ["link.notice.update_required.*", "link.notice.reminder.*", "link.notice.consent_expiring.*"];
+const TYPES = ["update_required", "reminder", "consent_expiring", "institution_restored"];
+const SUBJECTS = TYPES.map((type) => `link.notice.${type}.*`);
 const DURABLE = "prompts-node";
 
 const [url = "nats://127.0.0.1:4222", count = "Infinity", file = "messages.sqlite"] = process.argv.slice(2);
@@ -101,8 +102,9 @@ function hasNewerMessage(notice: Notice, state: State | null): boolean {
 // Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link
 // are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the user has
 // connected the bank anew. A link without an episode works, and its consent ends at `due_at`. An operator may have muted the link.
+// An `institution_restored` may have nothing to do.
 function stillNeedsItsUser(link: Waiting, state: State | null): boolean {
-  if (!state || state.muted || state.state === "removed") return false;
+  if (!state || state.muted || state.state === "removed" || link.action === "none") return false;
   const now = state.episode;
   if (link.episode === undefined) return !now && state.consent?.due_at === link.due_at;
   if (!now || now.superseded_by) return false;

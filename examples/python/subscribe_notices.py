@@ -17,7 +17,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 # All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
-SUBJECTS = ["link.notice.update_required.*", "link.notice.reminder.*", "link.notice.consent_expiring.*"]
+TYPES = ["update_required", "reminder", "consent_expiring", "institution_restored"]
+SUBJECTS = [f"link.notice.{type}.*" for type in TYPES]
 DURABLE = "prompts-python"
 
 
@@ -90,8 +91,8 @@ def still_needs_its_user(link, state):
     """Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of
     a link are numbered, so the number shows whether it is the outage that is open now. If the episode is superseded, the
     user has connected the bank anew. A link without an episode works, and its consent ends at `due_at`. An operator may
-    have muted the link."""
-    if state is None or state.get("muted") or state["state"] == "removed":
+    have muted the link. An `institution_restored` may have nothing to do."""
+    if state is None or state.get("muted") or state["state"] == "removed" or link.get("action") == "none":
         return False
     now, number = state.get("episode"), link.get("episode")
     if number is None:

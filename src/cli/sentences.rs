@@ -202,7 +202,7 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
         }
         NoticeName::InstitutionRestored => match text("action") {
             "none" => "reported that the institution works again: there is nothing to do".to_owned(),
-            action => format!("reported that the institution works again: {}", of_action(action)),
+            action => format!("reported that the institution works again: {}{}", of_action(action), others(body)),
         },
         NoticeName::Removed => {
             let reason = match body["reason"].as_str().or_else(|| body["why"].as_str()).unwrap_or("?") {

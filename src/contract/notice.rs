@@ -97,7 +97,7 @@ pub struct NoticeBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair_url: Option<String>,
     /// Other links of the same person (equal `external_id`) that are broken now: one message to the user can be for all of them. Only in
-    /// `update_required`, `reminder` and `consent_expiring`. The next message to this person comes after the reminder pause.
+    /// `update_required`, `reminder`, `consent_expiring`, and an `institution_restored` that asks the user. The next message to this person comes after the reminder pause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also_broken: Vec<AlsoBroken>,
     /// Other links of the same person whose consent ends soon. In the same notices as `also_broken`.

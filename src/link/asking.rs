@@ -81,9 +81,14 @@ impl TransitionBuilder<'_> {
 
     /// Sends a message to the user, which mentions the other links of the person that wait. The caller has checked the turn.
     pub(super) fn send_message(&mut self, notice: Notice, episode: Option<&Episode>) {
+        self.note_message();
+        self.emit(notice, episode);
+    }
+
+    /// Notes that this step sends a message to the user: the pause of the person begins.
+    pub(super) fn note_message(&mut self) {
         let mentioned = self.person.as_ref().map(|person| person.waiting.clone()).unwrap_or_default();
         self.link.messaged = Some(Messaged { at: self.now, mentioned });
-        self.emit(notice, episode);
     }
 
     /// Sends the prompt that only the turn of its user can keep back, or postpones it.

@@ -108,8 +108,9 @@ impl TransitionBuilder<'_> {
         let is_prompted = episode.as_ref().is_some_and(|episode| episode.prompt == Prompt::Sent);
         let asks = is_prompted && !has_message(&self.effects);
         if asks && let Some(episode) = state.episode_mut() {
-            // The user is asked now, so no reminder follows at once.
+            // The user is asked now, so no reminder follows at once, and no message about another link of the person.
             episode.pause_reminders(self.now, self.policy);
+            self.note_message();
         }
         self.effects
             .insert(0, Effect::Notice { notice: Notice::InstitutionRestored { since: began_at, asks }, episode });

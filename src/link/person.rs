@@ -1,7 +1,8 @@
 //! The person behind several links: one message is for all of them, and the next one waits for the reminder pause.
 //!
 //! A *person* is the user of all links with the same `external_id`; a link without it is a person of its own. A *message* is a notice that
-//! asks the user for something: `update_required`, `reminder` or `consent_expiring`. [`super::Input::person`] has what is known of the
+//! asks the user for something: `update_required`, `reminder`, `consent_expiring`, or an `institution_restored` after which the user
+//! has to act. [`super::Input::person`] has what is known of the
 //! person's other links. The caller looks it up, because the machine sees only one link.
 //!
 //! ```text
@@ -11,7 +12,8 @@
 //! ```
 //!
 //! Nothing is dropped: a link that is not mentioned keeps its own wait, which ends with its own message. A message also waits while the
-//! person is repairing another link.
+//! person is repairing another link. Only `institution_restored` waits for nothing but quiet hours, because relink has promised it; the
+//! messages after it wait for the pause all the same.
 
 use std::collections::BTreeMap;
 
@@ -208,6 +210,7 @@ impl Notice {
     pub const fn is_message(&self) -> bool {
         match self {
             Self::UpdateRequired | Self::Reminder { .. } | Self::ConsentExpiring { .. } => true,
+            Self::InstitutionRestored { asks, .. } => *asks,
             Self::UpdateStarted
             | Self::UpdateFailed { .. }
             | Self::Superseded { .. }
@@ -217,7 +220,6 @@ impl Notice {
             | Self::Refreshed { .. }
             | Self::Stale { .. }
             | Self::InstitutionDown { .. }
-            | Self::InstitutionRestored { .. }
             | Self::CreationUnfinished { .. }
             | Self::Removed { .. } => false,
         }

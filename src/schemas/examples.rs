@@ -355,12 +355,14 @@ fn webhook(link: &str, family: &str, code: &str, request: u32, data: Value) -> V
     })
 }
 
-fn external_id(link: &str) -> &'static str {
-    match link {
-        ANA => "user-ana",
-        BRUNO => "user-bruno",
-        CARLA => "user-carla",
-        _ => "user-diego",
+fn external_id(link: &str) -> String {
+    match (link, link.strip_prefix("c0ffee00-0000-4000-8000-")) {
+        (ANA, _) => "user-ana".to_owned(),
+        (BRUNO, _) => "user-bruno".to_owned(),
+        (CARLA, _) => "user-carla".to_owned(),
+        // Each of the links of an incident has a user of its own, or the notices would mention the other links.
+        (_, Some(number)) => format!("user-{number}"),
+        _ => "user-diego".to_owned(),
     }
 }
 

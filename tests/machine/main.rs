@@ -9,6 +9,7 @@ mod clocks;
 mod consents;
 mod creation;
 mod drawings;
+mod family;
 mod hints;
 mod histories;
 mod identity;

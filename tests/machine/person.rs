@@ -7,111 +7,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use relink::link::{
-    Breakage, Cause, Command, Consent, Due, Effect, Event, Input, Link, LinkObservation, Need, Notice,
-    PERSON_LINKS_MAX, Person, Policy, PolicySettings, Profile, Prompt, State, Status, Step, Timestamp, UpdatePhase,
-    step,
+    Breakage, Cause, Command, Event, InstitutionNotices, Link, Notice, PERSON_LINKS_MAX, PolicySettings, Prompt, State,
+    Status, Timestamp, UpdatePhase,
 };
 
-use crate::scene::{data, rejected};
-use crate::world::{DAY, HOUR, MINUTE, START, policy_with, shift};
-
-/// A message that was sent.
-#[derive(Clone, Debug)]
-struct Message {
-    at: Timestamp,
-    about: usize,
-    notice: Notice,
-    mentioned: Vec<(String, Need)>,
-}
-
-/// The links of one person, and what the person was sent.
-struct Family {
-    policy: Policy,
-    links: Vec<Link>,
-    now: Timestamp,
-    messages: Vec<Message>,
-}
-
-impl Family {
-    fn new(settings: PolicySettings, count: usize) -> Self {
-        let link = |number| Link::unknown(format!("link-{number}").parse().unwrap(), START);
-        let links = (0..count).map(link).collect();
-        let mut family = Self { policy: policy_with(settings), links, now: START, messages: Vec::new() };
-        for link in 0..count {
-            // relink knows the links, so no prompt waits for a read.
-            let (institution, external_id) = (Some(format!("bank-{link}")), Some("maria".to_owned()));
-            let profile = Profile { institution, external_id, ..Profile::default() };
-            family.receive(link, Input { profile, ..data().into() }).unwrap();
-        }
-        family
-    }
-
-    /// Gives an input to a link. Like the engine, it looks up the person only if the step sends a message.
-    fn receive(&mut self, which: usize, input: impl Into<Input>) -> Option<Step> {
-        let mut input = input.into();
-        let before = self.links[which].clone();
-        let mut stepped = step(&before, &input, self.now, &self.policy).ok()?;
-        if stepped.has_message() {
-            input.person = Person::of(&stepped.link, &self.links, stepped.at, &self.policy).map(Box::new);
-            stepped = step(&before, &input, self.now, &self.policy).expect("a person makes no input useless");
-        }
-        let waiting = input.person.map(|person| person.waiting).unwrap_or_default();
-        for effect in &stepped.effects {
-            let Effect::Notice { notice, .. } = effect else { continue };
-            if notice.is_message() {
-                let mentioned = waiting.iter().map(|link| (link.id.to_string(), link.need)).collect();
-                self.messages.push(Message { at: stepped.at, about: which, notice: notice.clone(), mentioned });
-            }
-        }
-        self.links[which] = stepped.link.clone();
-        Some(stepped)
-    }
-
-    fn wait(&mut self, millis: i64) {
-        self.now = shift(self.now, millis);
-    }
-
-    /// The next deadline of all links passes, `late` milliseconds late. Returns `false` if no link waits.
-    fn pass_deadline(&mut self, late: i64) -> bool {
-        let deadlines = self.links.iter().enumerate();
-        let next = deadlines.filter_map(|(which, link)| Some((link.deadline(&self.policy)?, which))).min();
-        let Some((at, which)) = next else { return false };
-        self.now = self.now.max(shift(at, late));
-        self.receive(which, Event::DeadlinePassed);
-        true
-    }
-
-    fn observe(&mut self, which: usize, status: Status) {
-        let seen = LinkObservation { observed_at: self.now, status, last_accessed_at: Some(self.now) };
-        self.receive(which, Event::Observed(seen));
-    }
-
-    fn ends(&mut self, which: usize, after: i64) {
-        let consent = Consent { id: Some("c".to_owned()), due: Due::At(shift(self.now, after)), ..Consent::default() };
-        let profile = Profile { consent: Some(Box::new(consent)), ..Profile::default() };
-        self.receive(which, Input { profile, ..data().into() });
-    }
-
-    fn prompt(&self, which: usize) -> Prompt {
-        self.links[which].state.episode().expect("an outage").prompt
-    }
-
-    /// What was sent: the link, and the number of links that were mentioned.
-    fn sent(&self) -> Vec<(usize, usize)> {
-        self.messages.iter().map(|message| (message.about, message.mentioned.len())).collect()
-    }
-
-    /// Whether a message was about the open outage of the link, or mentioned it.
-    fn has_heard(&self, which: usize) -> bool {
-        let link = &self.links[which];
-        let episode = link.state.episode().expect("an outage");
-        self.messages.iter().any(|message| {
-            let is_about = message.about == which && message.at >= episode.opened_at;
-            let is_of = |need: &Need| matches!(need, Need::Repair { episode: of, .. } if *of == episode.number);
-            is_about || message.mentioned.iter().any(|(id, need)| id == link.id.as_str() && is_of(need))
-        })
-    }
-}
+use crate::family::Family;
+use crate::scene::rejected;
+use crate::world::{DAY, HOUR, MINUTE, START, shift};
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -122,6 +24,8 @@ enum Action {
     Commands(Command),
     ConsentEnds { after: i64 },
     ConsentEnding,
+    BankIsDown(bool),
+    UserMeetsOutage,
     Deadline { late: i64 },
 }
 
@@ -136,6 +40,8 @@ fn actions() -> impl Strategy<Value = Vec<(Index, Action, i64)>> {
         1 => command.prop_map(Action::Commands),
         2 => (HOUR..40 * DAY).prop_map(|after| Action::ConsentEnds { after }),
         1 => Just(Action::ConsentEnding),
+        2 => any::<bool>().prop_map(Action::BankIsDown),
+        1 => Just(Action::UserMeetsOutage),
         8 => prop_oneof![Just(0), 0..2 * DAY].prop_map(|late| Action::Deadline { late }),
     ];
     // The inputs of two partitions are not in the order of their times.
@@ -146,11 +52,15 @@ fn actions() -> impl Strategy<Value = Vec<(Index, Action, i64)>> {
 fn settings() -> impl Strategy<Value = PolicySettings> {
     let hours = proptest::option::of(Just("22:00-08:00".parse().unwrap()));
     let pause = select(&[HOUR, DAY, 3 * DAY][..]);
-    (any::<bool>(), hours, pause).prop_map(|(can_verify, quiet_hours, pause)| PolicySettings {
-        can_verify,
-        quiet_hours,
-        reminder_pause: Duration::from_millis(pause.unsigned_abs()),
-        ..PolicySettings::default()
+    let notices = select(&[InstitutionNotices::Off, InstitutionNotices::Repair, InstitutionNotices::All][..]);
+    (any::<bool>(), hours, pause, notices).prop_map(|(can_verify, quiet_hours, pause, institution_notices)| {
+        PolicySettings {
+            can_verify,
+            quiet_hours,
+            institution_notices,
+            reminder_pause: Duration::from_millis(pause.unsigned_abs()),
+            ..PolicySettings::default()
+        }
     })
 }
 
@@ -188,10 +98,16 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
         Action::Commands(command) => drop(family.receive(which, Event::Command(*command))),
         Action::ConsentEnds { after } => family.ends(which, *after),
         Action::ConsentEnding => drop(family.receive(which, Event::ConsentEnding)),
+        Action::BankIsDown(is_down) => family.is_down = *is_down,
+        Action::UserMeetsOutage => drop(family.receive(0, Event::OutageMet { by_user: true })),
         Action::Deadline { late } => drop(family.pass_deadline(*late)),
     }
     let pause = family.policy.settings().reminder_pause;
     for (number, message) in family.messages.iter().enumerate().skip(known) {
+        if matches!(message.notice, Notice::InstitutionRestored { .. }) {
+            // relink has promised it. Messages after it wait for the pause.
+            continue;
+        }
         let earlier = family.messages[..number].iter().map(|earlier| earlier.at).max();
         prop_assert!(earlier.is_none_or(|at| message.at >= at.after(pause)), "{:?}", family.messages);
         let in_widget = before.iter().any(|link| in_widget_until(link).is_some_and(|until| message.at < until));
@@ -234,11 +150,12 @@ proptest! {
         for (which, action, millis) in &actions {
             act(&mut family, which.index(count), action, *millis)?;
         }
+        family.is_down = false;
         // Every wait ends: each broken link is in a message, although nothing but time passes.
         for _ in 0..500 {
             let is_waiting = |link: &Link| {
-                let is_postponed = |prompt| matches!(prompt, Prompt::Postponed { .. });
-                link.state.episode().is_some_and(|episode| is_postponed(episode.prompt))
+                let is_held = |prompt| matches!(prompt, Prompt::Postponed { .. } | Prompt::Deferred { .. });
+                link.state.episode().is_some_and(|episode| is_held(episode.prompt))
             };
             if !family.links.iter().any(is_waiting) {
                 break;
@@ -289,6 +206,34 @@ fn a_second_link_that_breaks_is_in_the_next_message() {
     assert!(matches!(family.messages[1].notice, Notice::Reminder { number: 1 }));
     // Its own reminders go on a pause later.
     assert!(family.links[1].deadline(&family.policy) >= Some(shift(START, 2 * DAY)));
+}
+
+#[test]
+fn the_message_that_a_bank_is_back_begins_the_pause_and_mentions_the_other_links() {
+    let mut family = Family::new(
+        PolicySettings {
+            can_verify: true,
+            institution_notices: InstitutionNotices::Repair,
+            ..PolicySettings::default()
+        },
+        3,
+    );
+    family.receive(0, rejected());
+    family.wait(HOUR);
+    family.receive(1, rejected());
+    family.is_down = true;
+    family.receive(0, Event::OutageMet { by_user: true });
+    family.is_down = false;
+    family.pass_deadline(0);
+    assert_eq!(family.sent(), [(0, 0), (0, 1)], "the bank is back: the second message, which mentions the second link");
+    assert!(matches!(family.messages[1].notice, Notice::InstitutionRestored { asks: true, .. }));
+    let restored_at = family.now;
+    family.wait(HOUR);
+    family.receive(2, rejected());
+    assert_eq!(family.prompt(2), Prompt::Postponed { until: shift(restored_at, DAY) });
+    // The second link is not asked for by a message of its own.
+    while family.prompt(1) != Prompt::Sent && family.pass_deadline(0) {}
+    assert_eq!(family.sent().len(), 2);
 }
 
 #[test]
