@@ -107,7 +107,7 @@ metrics! {
     BELVO_REQUESTS_LEFT: Gauge "relink_belvo_requests_left" []
         "requests that may be sent to Belvo now; 0 during a pause that Belvo asked for";
     BELVO_REQUESTS_MAX: Gauge "relink_belvo_requests_max" []
-        "the most requests in a window (`RELINK_BELVO_REQUESTS_PER_30S`); sweeps use three quarters of it, jobs seven eighths";
+        "the most requests in a window (`RELINK_BELVO_REQUESTS_PER_30S`); jobs use 7/8 of it, sweeps 3/4";
     BELVO_UNEXPECTED_RESPONSES: Counter "relink_belvo_unexpected_responses_total" ["status"]
         "responses that do not have the form of Belvo's API, such as a gateway's page";
     DRIFT: Counter "relink_drift_total" ["institution", "from", "to"]

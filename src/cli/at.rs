@@ -141,12 +141,23 @@ fn known(text: &mut String, history: &History, (state, earlier, next): &Known<'_
         line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
         beginning(text, &until_then, (episode.number, episode.opened_at.0, episode.cause), true, now);
         messages_to_user(text, &until_then, episode.number);
-        if let Some(reason) = episode.prompt.and_then(of_waiting) {
+        let waiting = match (episode.prompt, &episode.superseded_by) {
+            (Some(PromptWord::Muted), _) if record.muted => Some("the link was muted"),
+            (Some(PromptWord::Muted), Some(_)) => Some("the user had connected the bank anew"),
+            (prompt, _) => prompt.and_then(of_waiting),
+        };
+        if let Some(reason) = waiting {
             line(text, format_args!("  The prompt had not been published: {reason}."));
         }
     }
     if record.muted {
         line(text, format_args!("The link was muted: its user got no prompts and no reminders."));
+    }
+    if let Some(until) = record.snoozed_until.filter(|until| until.0 > time) {
+        line(
+            text,
+            format_args!("An operator had postponed the reminders (`relink snooze`) until {}.", at(until.0, now)),
+        );
     }
     if time > now {
         return;
@@ -191,7 +202,7 @@ const fn of_waiting(prompt: PromptWord) -> Option<&'static str> {
     match prompt {
         PromptWord::Sent => None,
         PromptWord::Muted => {
-            Some("the link was muted or superseded, or its user was in the widget when the outage became known")
+            Some("its user was in the widget when the outage became known, or the link had been muted before")
         }
         PromptWord::Deferred => Some("the institution had an incident"),
         PromptWord::Postponed => {
@@ -230,6 +241,15 @@ mod tests {
             (&json["state"], &json["next_change"]),
             (&history.entries.iter().rfind(|entry| entry.kind == HistoryKind::State).unwrap().body, &Value::Null)
         );
+    }
+
+    #[test]
+    fn a_snooze_has_its_end() {
+        let mut history = outage();
+        let last = history.entries.iter_mut().rfind(|entry| entry.kind == HistoryKind::State).unwrap();
+        last.body["snoozed_until"] = json!("2023-12-01T00:00:00.000Z");
+        let text = shown(&history, time_of(history.entries.last().unwrap()), NOW);
+        assert!(text.contains("`relink snooze`) until 2023-12-01T00:00:00.000Z"), "{text}");
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub(super) fn of_transition(because: &Because) -> String {
                 reason(&because.origin)
             )
         }
+        // No answer of Belvo says this: relink compares the links of a user, and an application may publish it too.
+        OriginKind::Observation if event == EventName::Superseded => {
+            format!("relink, or your application, compared the links of the user: {}.", of_event(event))
+        }
         kind @ (OriginKind::Webhook
         | OriginKind::ApiError
         | OriginKind::Widget
