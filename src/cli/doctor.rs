@@ -11,7 +11,7 @@ use super::output::{DIM, line, print, print_json};
 use crate::config::{Config, Loaded, Sources};
 use crate::os;
 use crate::printable::{counted, printable};
-use crate::service::doctor::{Check, Verdict, examine};
+use crate::service::doctor::{Check, Verdict, examine, refused};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +35,15 @@ pub(super) struct DoctorArgs {
 pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     os::keep_new_files_private();
     let sources = Sources::of_process(args.config, Vec::new());
-    let Loaded { config, warnings, .. } = Config::load(&sources)?;
+    let Loaded { config, warnings, .. } = match Config::load(&sources) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if args.json {
+                let _code = print_json(&as_json(&[refused(&error)]))?;
+            }
+            return Err(error.into());
+        }
+    };
     let server = sources.server_source(config.nats.server.clone(), false);
     let checks = examine(&config, warnings, server).await;
     if args.json {

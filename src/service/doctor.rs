@@ -18,7 +18,7 @@ use strum::IntoStaticStr;
 use super::probe::probe_belvo;
 use super::traces;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::link::Timestamp;
 use crate::nats::server_binary::ServerSource;
 
@@ -91,22 +91,28 @@ async fn export_of_traces(config: &Config) -> Option<Check> {
     })
 }
 
+const SETTINGS: &str = "settings";
+
+/// The result for settings that cannot be used, so that nothing else can be checked.
+pub fn refused(error: &ConfigError) -> Check {
+    Check::problem(SETTINGS, "relink cannot use these settings", error.problems.join("; "))
+}
+
 fn settings(config: &Config, warnings: Vec<String>) -> Vec<Check> {
-    const NAME: &str = "settings";
     let mut checks = Vec::new();
     if let Err(error) = config.check_for_serving() {
-        checks.push(Check::problem(NAME, "relink serve refuses these settings", error.problems.join("; ")));
+        checks.push(Check::problem(SETTINGS, "relink serve refuses these settings", error.problems.join("; ")));
     }
     checks.extend(warnings.into_iter().map(|warning| match warning.split_once(". ") {
-        Some((text, advice)) => Check::warning(NAME, text, advice),
-        None => Check::warning(NAME, warning, "check this setting"),
+        Some((text, advice)) => Check::warning(SETTINGS, text, advice),
+        None => Check::warning(SETTINGS, warning, "check this setting"),
     }));
     if config.service.observe {
         let advice = "unset service.observe (RELINK_OBSERVE) when the users shall get messages";
-        checks.push(Check::warning(NAME, "relink only observes: it sends no notices", advice));
+        checks.push(Check::warning(SETTINGS, "relink only observes: it sends no notices", advice));
     }
     if checks.is_empty() {
-        checks.push(Check::ok(NAME, "relink serve accepts them"));
+        checks.push(Check::ok(SETTINGS, "relink serve accepts them"));
     }
     checks
 }

@@ -115,6 +115,11 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     let streams = found(&report, "problem").into_iter().find(|(name, _)| *name == "streams").expect("a problem");
     assert!(streams.1.starts_with("run `nats stream edit BELVO --max-age=2592000s`"), "{streams:?}");
 
+    let wrong = run(&relink, url, &data, &["doctor", "--json"], &[("RELINK_PARTITIONS", "many")]).await;
+    assert_eq!(wrong.status.code(), Some(78));
+    let report = json_of(&wrong);
+    assert!(found(&report, "problem")[0].1.contains("RELINK_PARTITIONS"), "{report:#}");
+
     let away = run(&relink, "nats://127.0.0.1:1", &data, &["doctor"], &[]).await;
     let text = String::from_utf8(away.stdout).unwrap();
     assert!(

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::Value;
 
-use super::{ANSWER_WITHIN, Check};
+use super::{ANSWER_WITHIN, Check, Verdict};
 use crate::clock;
 use crate::config::Config;
 use crate::link::Timestamp;
@@ -62,7 +62,14 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     checks.extend(journal(&ready["journal"], clock::now()));
     let metrics = async { client.get(format!("{url}/metrics")).send().await?.text().await };
     match metrics.await {
-        Ok(text) => checks.extend(counters(&text, config.journal.bytes_max)),
+        Ok(text) => {
+            let counted = counters(&text, config.journal.bytes_max);
+            if counted.iter().any(|check| check.name == JOURNAL) {
+                // One line says that the journal is full; no other one says that it is well.
+                checks.retain(|check| check.name != JOURNAL || check.verdict != Verdict::Ok);
+            }
+            checks.extend(counted);
+        }
         Err(error) => checks.push(Check::warning(SERVICE, failed(error), "check what answers at this address")),
     }
     checks
@@ -155,7 +162,6 @@ fn value(text: &str, name: &str) -> f64 {
 mod tests {
     use serde_json::json;
 
-    use super::super::Verdict;
     use super::*;
 
     #[test]
