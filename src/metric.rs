@@ -85,8 +85,12 @@ metrics! {
     NOTICES: Counter "relink_notices_total" ["type"] "notices; in observe mode those that are recorded and not published";
     PROMPTS: Counter "relink_prompts_total" ["reminder"]
         "messages that ask a user for a repair: 0 is the prompt, 1 the first reminder; `10+` from the tenth";
+    DETECT_SECONDS: Histogram "relink_detect_seconds" []
+        "time from the last proof that a link worked until relink knew of its outage, in seconds";
     PROMPT_SECONDS: Histogram "relink_prompt_seconds" [] "how long each outage had lasted when its prompt was published, in seconds";
     REPAIR_SECONDS: Histogram "relink_repair_seconds" [] "how long each outage lasted that ended with a proof, in seconds";
+    DATA_AGE_SECONDS: Histogram "relink_data_age_seconds" []
+        "how old the data of a link was when newer data arrived, in seconds; webhooks within a minute count as one";
     LINKS_UNREADABLE: Counter "relink_links_unreadable_total" [] "links whose record in the store is unreadable";
     STORE_DAMAGES: Counter "relink_store_damages_total" [] "damages of the store that relink found while it ran; the store was rebuilt";
     STATES_LOST: Counter "relink_states_lost_total" [] "times that states were missing on `KV_links` when relink caught up with it";

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::contract::NoticeName;
 use crate::link::{Creation, Episode, Link, Notice, StateName, Step, Timestamp};
 
+/// A refresh of a link leads to several webhooks within a few seconds, one for each resource.
+const ONE_REFRESH: Duration = Duration::from_secs(60);
+
 /// Counts of a commit, or of several.
 ///
 /// In observe mode a notice counts as if it was published.
@@ -21,6 +24,10 @@ pub struct Activity {
     pub notices: BTreeMap<NoticeName, u64>,
     /// The number of messages that asked a user for a repair: 0 is the prompt, 1 the first reminder.
     pub prompts: BTreeMap<u32, u64>,
+    /// How long each outage may have gone unnoticed: from the last proof that the link worked to the event that began the outage.
+    pub detected_after: Vec<Duration>,
+    /// How old the data of a link was when newer data arrived. The webhooks of one refresh count once.
+    pub data_age: Vec<Duration>,
     /// How long each outage had lasted when its prompt was published.
     pub prompted_after: Vec<Duration>,
     /// How long each outage lasted that ended with a proof that the link works.
@@ -52,7 +59,15 @@ impl Activity {
         if step.from != to {
             *self.transitions.entry((step.from, to)).or_default() += 1;
         }
-        self.outages_count += u64::from(step.link.episodes_count.saturating_sub(before.episodes_count));
+        let outages_count = step.link.episodes_count.saturating_sub(before.episodes_count);
+        self.outages_count += u64::from(outages_count);
+        if outages_count > 0 {
+            self.detected_after
+                .extend(before.recovered_at.max(before.data_at).map(|worked_at| step.at.since(worked_at)));
+        }
+        if let (Some(before), Some(after)) = (before.data_at, step.link.data_at) {
+            self.data_age.extend(Some(after.since(before)).filter(|age| *age >= ONE_REFRESH));
+        }
         self.creations.count(before, step);
     }
 

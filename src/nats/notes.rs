@@ -162,6 +162,12 @@ fn count(activity: &Activity) {
         let number = if *number < 10 { number.to_string() } else { "10+".to_owned() };
         metrics::counter!(metric::PROMPTS.name, "reminder" => number).increment(*count);
     }
+    for time in &activity.detected_after {
+        metrics::histogram!(metric::DETECT_SECONDS.name).record(*time);
+    }
+    for time in &activity.data_age {
+        metrics::histogram!(metric::DATA_AGE_SECONDS.name).record(*time);
+    }
     for time in &activity.prompted_after {
         metrics::histogram!(metric::PROMPT_SECONDS.name).record(*time);
     }

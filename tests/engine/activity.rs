@@ -1,5 +1,7 @@
 //! What a plan counts for the metrics and for `GET /v1/activity`.
 
+use std::time::Duration;
+
 use relink::contract::NoticeName;
 use relink::engine::{Activity, Engine};
 use relink::link::StateName;
@@ -41,5 +43,10 @@ fn an_outage_is_counted_from_its_beginning_to_its_proof() {
     assert_eq!(repaired.notices.get(&NoticeName::Recovered), Some(&1));
     let hours: Vec<_> = repaired.repaired_after.iter().map(|span| span.as_secs() / 3_600).collect();
     assert_eq!(hours, [101]);
-    assert_eq!((sum.outages_count, sum.transitions.len(), sum.prompts.len()), (1, 2, 2), "{sum:?}");
+    assert_eq!((broken.detected_after.len(), repaired.data_age.len()), (0, 0), "the link had never worked");
+    let refreshed = counted(125 * HOUR, Some("historical_update"));
+    let broken_again = counted(131 * HOUR, Some("invalid_credentials"));
+    let hours = |spans: &[Duration]| spans.iter().map(|span| span.as_secs() / 3_600).collect::<Vec<_>>();
+    assert_eq!((hours(&refreshed.data_age), hours(&broken_again.detected_after)), (vec![24], vec![6]));
+    assert_eq!((sum.outages_count, sum.transitions.len(), sum.prompts.len()), (2, 3, 2), "{sum:?}");
 }
