@@ -230,7 +230,7 @@ impl NoticeBody {
     /// The body of a notice that `step` emitted, without the addresses of the repair page.
     pub fn of(step: &Step, notice: &Notice, episode: Option<&Episode>, because: Because) -> Self {
         let link = &step.link;
-        let person = because.person.as_ref().filter(|_| notice.is_message());
+        let person = because.person.as_ref().filter(|_| notice.is_message(episode));
         let (also_broken, also_ending) = lists_of(person);
         Self {
             content: NoticeContent::of(notice, episode),

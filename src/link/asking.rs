@@ -2,18 +2,14 @@
 //! [`TransitionBuilder::turn`].
 
 use super::builder::TransitionBuilder;
-use super::{Cause, Episode, LastMessage, Link, Messaged, Need, Notice, Policy, Prompt, State, Timestamp};
+use super::{Episode, LastMessage, Link, Messaged, Need, Notice, Policy, Prompt, State, Timestamp};
 
 impl Link {
     /// The open episode, if the link waits for its user: nobody is repairing it, its user can, no operator has muted it, and no newer link
     /// of the user supersedes it.
     pub fn awaits_user(&self) -> Option<&Episode> {
         let (State::Invalid { episode } | State::TokenRequired { episode }) = &self.state else { return None };
-        let can_act = match episode.cause {
-            Cause::Credentials | Cause::Token | Cause::AccountBlocked | Cause::ConsentEnded => true,
-            Cause::Unsupported => false,
-        };
-        Some(episode).filter(|_| can_act && !self.muted && episode.superseded_by.is_none())
+        Some(episode).filter(|_| episode.cause.user_can_act() && !self.muted && episode.superseded_by.is_none())
     }
 
     /// Whether one would have to ask the user of the link right now. A prompt that waits for something will be a
@@ -91,8 +87,24 @@ impl TransitionBuilder<'_> {
         self.link.messaged = Some(Messaged { at: self.now, mentioned });
     }
 
+    /// Informs the application of an outage that nobody can repair. It asks the user for nothing, so it waits for quiet hours only, and
+    /// does not begin the pause of the person. Reminders follow if the user can do something later.
+    fn inform_of_unsupported(&mut self, episode: &mut Episode) {
+        let until = self.link.after_quiet_hours(self.now, self.policy);
+        if self.now < until {
+            episode.prompt = Prompt::Postponed { until };
+            return;
+        }
+        episode.prompt = Prompt::Sent;
+        episode.start_reminders(self.now, self.policy);
+        self.emit(Notice::UpdateRequired, Some(episode));
+    }
+
     /// Sends the prompt that only the turn of its user can keep back, or postpones it.
     pub(super) fn send_prompt(&mut self, episode: &mut Episode) {
+        if !episode.cause.user_can_act() {
+            return self.inform_of_unsupported(episode);
+        }
         // A mention of the outage is its prompt, however long the user may get no message of its own.
         let latest = episode.opened_at.after(self.policy.reminder_pause());
         let turn = self.turn(|need, _at| need.is_of(episode), latest);

@@ -25,11 +25,10 @@ impl Cause {
 }
 
 impl Cause {
-    /// Whether the user cannot repair this while the institution is down, so that nobody is asked then.
-    pub const fn waits_for_institution(self) -> bool {
+    /// Whether the user can repair this, if the institution works. If not, the application is informed once, and nobody is reminded.
+    pub const fn user_can_act(self) -> bool {
         match self {
             Self::Credentials | Self::Token | Self::AccountBlocked | Self::ConsentEnded => true,
-            // The user can do nothing at any time.
             Self::Unsupported => false,
         }
     }
@@ -49,7 +48,7 @@ impl TransitionBuilder<'_> {
 
     /// Whether the incident of the institution defers a prompt with this cause.
     pub(super) fn is_deferred(&self, cause: Cause) -> bool {
-        self.incident.is_some() && cause.waits_for_institution()
+        self.incident.is_some() && cause.user_can_act()
     }
 
     fn defer_prompt(&self) -> Prompt {
@@ -67,7 +66,7 @@ impl TransitionBuilder<'_> {
             return Err(Refusal::NotDue);
         }
         // Later evidence may have changed the cause since the prompt was deferred.
-        let may_pass = episode.cause.waits_for_institution();
+        let may_pass = episode.cause.user_can_act();
         if self.incident.is_some() && may_pass {
             episode.prompt = self.defer_prompt();
         } else if self.policy.can_verify() && may_pass && asked_at.is_none() {

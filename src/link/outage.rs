@@ -105,7 +105,8 @@ impl TransitionBuilder<'_> {
         self.link.institution_outage = is_same.then_some(InstitutionOutage { began_at, check_at: None });
         // Before a prompt or a recovery of the same step.
         let episode = state.episode().cloned();
-        let is_prompted = episode.as_ref().is_some_and(|episode| episode.prompt == Prompt::Sent);
+        let is_prompted =
+            episode.as_ref().is_some_and(|episode| episode.prompt == Prompt::Sent && episode.cause.user_can_act());
         let asks = is_prompted && !has_message(&self.effects);
         if asks && let Some(episode) = state.episode_mut() {
             // The user is asked now, so no reminder follows at once, and no message about another link of the person.

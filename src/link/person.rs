@@ -202,14 +202,19 @@ impl Step {
 
 /// Whether one of the effects is a message to the user.
 pub(super) fn has_message(effects: &[Effect]) -> bool {
-    effects.iter().any(|effect| matches!(effect, Effect::Notice { notice, .. } if notice.is_message()))
+    let is_message = |effect: &Effect| match effect {
+        Effect::Notice { notice, episode } => notice.is_message(episode.as_ref()),
+        Effect::Job(_) => false,
+    };
+    effects.iter().any(is_message)
 }
 
 impl Notice {
-    /// Whether the notice asks the user for something.
-    pub const fn is_message(&self) -> bool {
+    /// Whether the notice asks the user for something. `episode` is the outage that it is about.
+    pub fn is_message(&self, episode: Option<&Episode>) -> bool {
         match self {
-            Self::UpdateRequired | Self::Reminder { .. } | Self::ConsentExpiring { .. } => true,
+            Self::UpdateRequired | Self::Reminder { .. } => episode.is_none_or(|episode| episode.cause.user_can_act()),
+            Self::ConsentExpiring { .. } => true,
             Self::InstitutionRestored { asks, .. } => *asks,
             Self::UpdateStarted
             | Self::UpdateFailed { .. }

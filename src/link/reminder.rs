@@ -18,7 +18,7 @@ impl TransitionBuilder<'_> {
             return Err(Refusal::NotDue);
         }
         // The user could do nothing, and a refresh would show nothing.
-        if self.incident.is_some() && episode.cause.waits_for_institution() {
+        if self.incident.is_some() {
             episode.next_reminder_at = Some(self.now.after(self.policy.settings().incident_wait));
             return Ok(episode);
         }
@@ -55,7 +55,7 @@ impl Link {
 
     fn reminder_due_at(&self, episode: &Episode, policy: &Policy) -> Option<Timestamp> {
         let silenced = self.muted || episode.superseded_by.is_some() || episode.prompt != Prompt::Sent;
-        let due_at = episode.next_reminder_at.filter(|_| !silenced)?;
+        let due_at = episode.next_reminder_at.filter(|_| !silenced && episode.cause.user_can_act())?;
         let due_at = self.snoozed_until.map_or(due_at, |until| due_at.max(until));
         // A refresh in quiet hours is a login, for which some banks send the user a message.
         Some(self.after_quiet_hours(due_at, policy))

@@ -107,7 +107,7 @@ proptest! {
         (link.snoozed_until, link.muted) = (None, false);
         let Some(reminders) = link.state.episode().map(|episode| episode.reminders_count as usize) else { return Ok(()) };
         let is_deaf = link.state.episode().is_some_and(|episode| {
-            episode.prompt == Prompt::Muted || episode.superseded_by.is_some()
+            episode.prompt == Prompt::Muted || episode.superseded_by.is_some() || !episode.cause.user_can_act()
         });
         if is_deaf || reminders >= policy.settings().reminders.len() {
             return Ok(());

@@ -1,8 +1,8 @@
 //! The links of one person. `Family` does what the engine does with the circumstance of an input, and keeps what was sent.
 
 use relink::link::{
-    Consent, Due, Effect, Event, Input, Link, LinkObservation, Need, Notice, Person, Policy, PolicySettings, Profile,
-    Prompt, Status, Step, Timestamp, step,
+    Consent, Due, Effect, EpisodeNumber, Event, Input, Link, LinkObservation, Need, Notice, Person, Policy,
+    PolicySettings, Profile, Prompt, Status, Step, Timestamp, step,
 };
 
 use crate::scene::data;
@@ -24,14 +24,22 @@ pub(crate) struct Family {
     pub(crate) now: Timestamp,
     pub(crate) is_down: bool,
     pub(crate) messages: Vec<Message>,
+    /// The outages of which the application was informed that the user can do nothing.
+    pub(crate) informed: Vec<(usize, EpisodeNumber)>,
 }
 
 impl Family {
     pub(crate) fn new(settings: PolicySettings, count: usize) -> Self {
         let link = |number| Link::unknown(format!("link-{number}").parse().unwrap(), START);
         let links = (0..count).map(link).collect();
-        let mut family =
-            Self { policy: policy_with(settings), links, now: START, is_down: false, messages: Vec::new() };
+        let mut family = Self {
+            policy: policy_with(settings),
+            links,
+            now: START,
+            is_down: false,
+            messages: Vec::new(),
+            informed: Vec::new(),
+        };
         for link in 0..count {
             // relink knows the links, so no prompt waits for a read.
             let (institution, external_id) = (Some(format!("bank-{link}")), Some("maria".to_owned()));
@@ -54,8 +62,13 @@ impl Family {
         }
         let waiting = input.person.map(|person| person.waiting).unwrap_or_default();
         for effect in &stepped.effects {
-            let Effect::Notice { notice, .. } = effect else { continue };
-            if notice.is_message() {
+            let Effect::Notice { notice, episode } = effect else { continue };
+            if let (Notice::UpdateRequired, Some(episode)) = (notice, episode)
+                && !episode.cause.user_can_act()
+            {
+                self.informed.push((which, episode.number));
+            }
+            if notice.is_message(episode.as_ref()) {
                 let mentioned = waiting.iter().map(|link| (link.id.to_string(), link.need)).collect();
                 self.messages.push(Message { at: stepped.at, about: which, notice: notice.clone(), mentioned });
             }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Input, LinkObservation, Notice, Profile, Prompt, StateName, Status, step,
+    Breakage, Cause, Command, Effect, Event, Input, Link, LinkObservation, Notice, Profile, Prompt, StateName, Status,
+    step,
 };
 
 use crate::histories::history;
@@ -114,10 +115,12 @@ proptest! {
             }
             // Within the reminder pause after the last message about this link, the prompt is postponed.
             let pause = history.policy.settings().reminder_pause;
-            let is_paused = |at| link.messaged.as_ref().is_some_and(|message| at < message.at.after(pause));
+            let is_paused_at = |at| link.messaged.as_ref().is_some_and(|message| at < message.at.after(pause));
+            // What nobody can repair is no message to the user.
+            let can_act = |of: &Link| of.state.episode().is_some_and(|open| open.cause.user_can_act());
             let end = until.max(link.updated_at);
             let late = step(link, &Event::DeadlinePassed.into(), end, &history.policy).unwrap();
-            prop_assert_eq!(prompts_of(&late), usize::from(!is_paused(end)));
+            prop_assert_eq!(prompts_of(&late), usize::from(!(is_paused_at(end) && can_act(&late.link))));
             let now = shift(link.updated_at, SECOND);
             let seen = |status| {
                 let last_accessed_at = (status == Status::Valid).then_some(now);
@@ -126,9 +129,10 @@ proptest! {
             };
             for status in [Status::Invalid, Status::TokenRequired] {
                 let answered = seen(status);
-                prop_assert_eq!(prompts_of(&answered), usize::from(!is_paused(now)));
+                let is_paused = is_paused_at(now) && can_act(&answered.link);
+                prop_assert_eq!(prompts_of(&answered), usize::from(!is_paused));
                 let waits = answered.link.state.episode().is_some_and(|open| matches!(open.prompt, Prompt::Postponed { .. }));
-                prop_assert_eq!(waits, is_paused(now));
+                prop_assert_eq!(waits, is_paused);
                 prop_assert!(answered.link.profile.institution.is_some());
             }
             let works = seen(Status::Valid);

@@ -268,8 +268,9 @@ proptest! {
                     Notice::InstitutionRestored { since, asks } => {
                         prop_assert_eq!(open, Some(*since));
                         // One step asks a user once.
-                        let is_asked = notices(step).any(|notice| notice.is_message() && notice != &Notice::InstitutionRestored { since: *since, asks: true });
-                        let prompted = step.link.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent);
+                        let is_message = |notice: &Notice| matches!(notice, Notice::UpdateRequired | Notice::Reminder { .. } | Notice::ConsentExpiring { .. });
+                        let is_asked = notices(step).any(is_message);
+                        let prompted = step.link.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent && episode.cause.user_can_act());
                         prop_assert_eq!(*asks, prompted && !is_asked);
                         prop_assert!(!asks || step.link.messaged.as_ref().is_some_and(|message| message.at == step.at));
                         let waits = matches!(&step.link.state, State::Invalid { episode } | State::TokenRequired { episode }

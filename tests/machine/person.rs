@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use relink::link::{
-    Breakage, Cause, Command, Event, InstitutionNotices, Link, Notice, PERSON_LINKS_MAX, PolicySettings, Prompt, State,
-    Status, Timestamp, UpdatePhase,
+    Breakage, Cause, Command, Effect, Event, InstitutionNotices, Link, Notice, PERSON_LINKS_MAX, PolicySettings,
+    Prompt, State, Status, Timestamp, UpdatePhase,
 };
 
 use crate::family::Family;
@@ -131,11 +131,12 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
             |link: &Link| link.state.episode().map_or((0, 0), |episode| (episode.number.0, episode.prompts_count()));
         let has_own = family.messages[known..].iter().any(|message| message.about == which);
         if counted(link) > counted(&before[which]) && counted(link).1 > 0 && !has_own {
-            prop_assert!(family.has_heard(which), "{:?} {:?}", link.state, family.messages);
+            let is_of_user = link.state.episode().is_some_and(|episode| episode.cause.user_can_act());
+            prop_assert!(!is_of_user || family.has_heard(which), "{:?} {:?}", link.state, family.messages);
             // A mention of the outage counts as its prompt at any time, and as a reminder within the pause.
             let last_at = family.messages.iter().map(|message| message.at).max();
             let is_prompt = counted(link).1 == 1;
-            prop_assert!(is_prompt || last_at.is_some_and(|at| link.updated_at < at.after(pause)));
+            prop_assert!(is_prompt || !is_of_user || last_at.is_some_and(|at| link.updated_at < at.after(pause)));
         }
     }
     Ok(())
@@ -166,7 +167,11 @@ proptest! {
             let at_rest = matches!(family.links[which].state, State::Invalid { .. } | State::TokenRequired { .. });
             if at_rest && !family.links[which].muted {
                 prop_assert_eq!(family.prompt(which), Prompt::Sent);
-                prop_assert!(family.has_heard(which), "{:?}", family.messages);
+                let episode = family.links[which].state.episode().unwrap();
+                // A cause that the user can do something about was found after the application was informed: a reminder follows.
+                let is_reminded = family.informed.contains(&(which, episode.number)) && episode.next_reminder_at.is_some();
+                let has_heard = family.has_heard(which) || is_reminded || !episode.cause.user_can_act();
+                prop_assert!(has_heard, "{:?}", family.messages);
             }
         }
     }
@@ -234,6 +239,19 @@ fn the_message_that_a_bank_is_back_begins_the_pause_and_mentions_the_other_links
     // The second link is not asked for by a message of its own.
     while family.prompt(1) != Prompt::Sent && family.pass_deadline(0) {}
     assert_eq!(family.sent().len(), 2);
+}
+
+#[test]
+fn an_outage_that_nobody_can_repair_is_no_message_and_has_no_reminders() {
+    let mut family = person_with(2);
+    let stepped = family.receive(0, Event::Broken(Breakage::of(Cause::Unsupported))).unwrap();
+    let is_prompt = |effect: &Effect| matches!(effect, Effect::Notice { notice: Notice::UpdateRequired, .. });
+    assert!(stepped.effects.iter().any(is_prompt), "the application is informed");
+    family.wait(HOUR);
+    family.receive(1, rejected());
+    assert_eq!(family.sent(), [(1, 0)], "the prompt of the other link does not wait");
+    while family.now < shift(START, 40 * DAY) && family.pass_deadline(0) {}
+    assert!(family.messages.iter().all(|message| message.about == 1 && message.mentioned.is_empty()));
 }
 
 #[test]

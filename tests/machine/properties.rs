@@ -67,6 +67,9 @@ fn is_paused(received: &Received, step: &Step, history: &History) -> bool {
         received.input.person.as_ref().and_then(|person| person.last_message.as_ref()).map(|message| message.at);
     let own = received.before.messaged.as_ref().map(|message| message.at);
     let pause = history.policy.settings().reminder_pause;
+    if step.link.state.episode().is_some_and(|episode| !episode.cause.user_can_act()) {
+        return false;
+    }
     own.max(other).is_some_and(|at| step.at < at.min(step.at).after(pause))
 }
 
@@ -91,7 +94,7 @@ proptest! {
                 // A user who is in the widget already is not prompted while the token is valid.
                 let token_lives = received.before.widget_until.is_some_and(|until| step.at < until);
                 prop_assert_eq!(in_widget, token_lives);
-                let waits = received.input.incident.is_some() && episode.cause.waits_for_institution();
+                let waits = received.input.incident.is_some() && episode.cause.user_can_act();
                 let superseded = episode.superseded_by.is_some();
                 let rejected = &received.before.not_superseded_by;
                 let known = received.input.successor.as_ref().is_some_and(|successor| !rejected.contains(successor));
@@ -116,7 +119,7 @@ proptest! {
                 let cause = step.link.state.episode().unwrap().cause;
                 // Only an operator's release does not wait for the end of the incident.
                 let is_released = received.input.event == Event::Command(Command::Release);
-                prop_assert!(received.input.incident.is_none() || !cause.waits_for_institution() || is_released);
+                prop_assert!(received.input.incident.is_none() || !cause.user_can_act() || is_released);
                 prop_assert_eq!((prompts(step), step.link.state.episode().unwrap().prompt), (1, Prompt::Sent));
             }
         }
@@ -131,8 +134,9 @@ proptest! {
         for (received, step) in steps(&history) {
             // A message about another link mentioned this outage, so it counts as a prompt or a reminder.
             let counted = |link: &Link| link.state.episode().map_or((0, 0), |open| (open.number.0, open.prompts_count()));
+            let has_own = notices(step).any(|notice| matches!(notice, Notice::UpdateRequired | Notice::Reminder { .. } | Notice::ConsentExpiring { .. }));
             if let Some(open) = step.link.state.episode().filter(|_| counted(&step.link) > counted(&received.before))
-                && !step.has_message() && open.prompt == Prompt::Sent
+                && !has_own && open.prompt == Prompt::Sent && open.cause.user_can_act()
             {
                 let message = received.input.person.as_ref().and_then(|person| person.last_message.as_ref()).unwrap();
                 prop_assert_eq!(message.mentioned.map(|need| matches!(need, Need::Repair { episode, .. } if episode == open.number)), Some(true));
@@ -150,6 +154,7 @@ proptest! {
                     }
                     Notice::Reminder { number } => {
                         let episode = episode.as_ref().unwrap();
+                        prop_assert!(episode.cause.user_can_act());
                         // After a failed attempt, a reminder that must not be postponed any further is sent.
                         let by_timer = received.input.event == Event::DeadlinePassed;
                         prop_assert!(by_timer || step.from == StateName::Updating);
@@ -185,7 +190,7 @@ proptest! {
                 let prompted = prompts(&step);
                 link = step.link;
                 if prompted == 1 {
-                    prop_assert!(!incident || !link.state.episode().unwrap().cause.waits_for_institution());
+                    prop_assert!(!incident || !link.state.episode().unwrap().cause.user_can_act());
                     prop_assert_eq!(link.state.episode().unwrap().prompt, Prompt::Sent);
                     break;
                 }

@@ -336,7 +336,7 @@ proptest! {
             prop_assert_eq!((&open.superseded_by, open.number), (&None, episode.number));
             let is_repairing = matches!(after.link.state, State::Updating { .. });
             let pause = history.policy.settings().reminder_pause;
-            let is_paused = taken.link.messaged.as_ref().is_some_and(|message| now < message.at.after(pause));
+            let is_paused = open.cause.user_can_act() && taken.link.messaged.as_ref().is_some_and(|message| now < message.at.after(pause));
             let is_silent = after.link.muted || is_repairing || is_paused || episode.prompt == Prompt::Sent;
             let waits_for_a_read = matches!(open.prompt, Prompt::Unidentified { .. });
             prop_assert_eq!(prompts(&after), usize::from(!is_silent && !waits_for_a_read));
