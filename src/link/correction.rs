@@ -188,6 +188,7 @@ impl Corrector<'_> {
             arrived,
             superseded_by,
             successor_named,
+            is_released,
         } = episode;
         let opened_at = self.past(opened_at);
         let pause = self.policy.reminder_pause();
@@ -223,6 +224,7 @@ impl Corrector<'_> {
             arrived,
             superseded_by,
             successor_named,
+            is_released,
         }
     }
 

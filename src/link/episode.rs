@@ -22,6 +22,8 @@ pub struct Episode {
     pub refused_at: Option<Timestamp>,
     /// Whether the prompt has been sent, or why not.
     pub prompt: Prompt,
+    /// Whether an operator has released the prompt: no incident of the institution defers it any more.
+    pub is_released: bool,
     /// How many reminders have been sent.
     pub reminders_count: u32,
     /// When the next reminder is due. `None`: all reminders of the policy have been sent.
@@ -91,6 +93,7 @@ impl Episode {
             arrived: Vec::new(),
             superseded_by: None,
             successor_named: None,
+            is_released: false,
         }
     }
 

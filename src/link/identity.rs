@@ -23,7 +23,7 @@ impl Profile {
 impl TransitionBuilder<'_> {
     /// The prompt of an outage that nobody was prompted for: it waits for a read of the link if there never was one.
     pub(super) fn identify_or_prompt(&mut self, episode: &mut Episode) {
-        if self.link.muted || self.is_deferred(episode.cause) {
+        if self.link.muted || self.is_deferred(episode) {
             return self.prompt(episode);
         }
         self.identify_or(episode, Self::prompt);

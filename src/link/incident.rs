@@ -39,16 +39,16 @@ impl TransitionBuilder<'_> {
     pub(super) fn prompt(&mut self, episode: &mut Episode) {
         if self.link.muted {
             episode.prompt = Prompt::Muted;
-        } else if self.is_deferred(episode.cause) {
+        } else if self.is_deferred(episode) {
             episode.prompt = self.defer_prompt();
         } else {
             self.send_prompt(episode);
         }
     }
 
-    /// Whether the incident of the institution defers a prompt with this cause.
-    pub(super) fn is_deferred(&self, cause: Cause) -> bool {
-        self.incident.is_some() && cause.user_can_act()
+    /// Whether the incident of the institution defers the prompt.
+    pub(super) fn is_deferred(&self, episode: &Episode) -> bool {
+        self.incident.is_some() && episode.cause.user_can_act() && !episode.is_released
     }
 
     fn defer_prompt(&self) -> Prompt {
@@ -105,6 +105,8 @@ impl TransitionBuilder<'_> {
             return Err(Refusal::NothingHeld);
         }
         self.link.muted = false;
+        // Its wait for the person's turn must not end in the same incident.
+        episode.is_released = true;
         match episode.prompt {
             Prompt::Muted => self.identify_or(episode, Self::end_deferral),
             Prompt::Deferred { .. } => self.end_deferral(episode),

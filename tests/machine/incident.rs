@@ -242,6 +242,11 @@ fn a_release_does_not_wake_a_user_and_sends_nothing_about_a_link_that_needs_nobo
     assert_eq!(prompts(&released.effects), 0);
     assert!(matches!(scene.prompt(), Prompt::Postponed { .. }));
     assert_eq!(scene.try_receive(Event::Command(Command::Release)), Err(Refusal::NothingHeld));
+    // When the person may get a message, the incident goes on, and defers the prompt no more.
+    let mut later = scene.history.clone();
+    let at = later.link.deadline(&later.policy).expect("the end of the pause");
+    let sent = later.receive(Input { incident: down(true), ..Event::DeadlinePassed.into() }, at).expect("it is due");
+    assert_eq!(prompts(&sent.effects), 1);
     // While its user repairs the link, and while the link works, nothing is held.
     scene.receive(Event::UpdateStarted { until: shift(scene.now, 10 * MINUTE) });
     assert_eq!(scene.try_receive(Event::Command(Command::Release)), Err(Refusal::NothingHeld));

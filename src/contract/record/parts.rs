@@ -47,6 +47,9 @@ pub struct EpisodeRecord {
     /// `deferred`: when Belvo was asked, after the incident, whether the link works again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_asked_at: Option<At>,
+    /// An operator has released the prompt: no incident of the institution defers it any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub prompt_released: bool,
     /// How many reminders have been sent.
     pub reminders_count: u32,
     /// When the next reminder is due.
@@ -253,6 +256,7 @@ impl EpisodeRecord {
             attempts_count: episode.attempts_count,
             arrived: episode.arrived.clone(),
             superseded_by: episode.superseded_by.as_ref().map(ToString::to_string),
+            prompt_released: episode.is_released,
             successor_named: episode.successor_named.as_ref().map(ToString::to_string),
             traceparent: None,
         }
@@ -274,6 +278,7 @@ impl EpisodeRecord {
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),
             superseded_by: parse_link(self.superseded_by.as_deref(), "episode.superseded_by")?,
+            is_released: self.prompt_released,
             successor_named: parse_link(self.successor_named.as_deref(), "episode.successor_named")?,
         })
     }

@@ -121,7 +121,7 @@ fn episode() -> BoxedStrategy<Episode> {
         at().prop_map(|until| Prompt::Unidentified { until }),
     ];
     let times = (at(), option::of(at()), option::of(at()), option::of(at()), option::of(at()), option::of(at()));
-    let others = (option::of(link_id()), option::of(link_id()));
+    let others = (option::of(link_id()), option::of(link_id()), any::<bool>());
     (count(), cause(), prompt, count(), times, count(), vec(text(), 0..3), others)
         .prop_map(|(number, cause, prompt, reminders_count, times, attempts_count, arrived, others)| {
             let (opened_at, observed_at, refused_at, next_reminder_at, remind_by, tried_at) = times;
@@ -141,6 +141,7 @@ fn episode() -> BoxedStrategy<Episode> {
                 arrived,
                 superseded_by: others.0,
                 successor_named: others.1,
+                is_released: others.2,
             }
         })
         .boxed()
