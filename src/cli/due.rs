@@ -113,7 +113,7 @@ fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) ->
             at(due_at, now)
         ),
         None if record.unfinished_announced => {
-            "Nothing is due. Your application was notified that the creation of the link is not finished.".to_owned()
+            "Nothing is due. Your application was notified that the creation of the link is not finished, or its user has connected the bank anew.".to_owned()
         }
         None => "Nothing is due. relink waits for the first message that shows whether the link works.".to_owned(),
     }

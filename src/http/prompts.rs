@@ -1,6 +1,9 @@
 //! `GET /v1/prompts`: the links whose users would have to be asked right now. For a first deployment, or for a notifier that has lost
 //! messages. `GET /v1/prompts/held`: the links whose users were not prompted yet, for operators.
 //!
+//! A message about one link also asks about the other links that it mentions, although the prompt of such a link shows as postponed until
+//! its own time. So it is on the first list, and not on the second.
+//!
 //! Two ranges of the index by state have all broken links. A page reads the next links of both, in the order of their ids, and leaves out
 //! those that nobody is asked about: so it may have fewer links than its limit, and still not be the last one.
 
@@ -15,8 +18,8 @@ use super::parameters::Query;
 use super::problem::Problem;
 use super::{Server, SharedServer};
 use crate::contract::{IncidentChange, LINKS_ON_PAGE, LinksPage};
-use crate::link::{Link, LinkId, StateName};
-use crate::store::{self, Store, StoreError, StoredLink};
+use crate::link::{Link, LinkId, Prompt, StateName};
+use crate::store::{self, Store, StoreError, StoredLink, links_of_same_person};
 
 /// The states of a broken link that nobody is repairing.
 const BROKEN: [StateName; 2] = [StateName::Invalid, StateName::TokenRequired];
@@ -34,7 +37,8 @@ pub(super) async fn list(
         .map(|incident| incident.institution)
         .collect();
     let is_up = |link: &Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
-    page(&server, &client, &query, |link| link.is_asked_for() && is_up(link)).await
+    let is_listed = |link: &Link, is_mentioned| (link.is_asked_for() || is_mentioned) && is_up(link);
+    page(&server, &client, &query, is_listed).await
 }
 
 pub(super) async fn list_held(
@@ -42,15 +46,15 @@ pub(super) async fn list_held(
     Extension(client): Extension<ClientGone>,
     query: Query,
 ) -> Result<Json<LinksPage>, Problem> {
-    page(&server, &client, &query, |link| link.held_prompt().is_some()).await
+    page(&server, &client, &query, |link, is_mentioned| link.held_prompt().is_some() && !is_mentioned).await
 }
 
-/// A page of the broken links that `is_listed`.
+/// A page of the broken links that `is_listed`, which gets the link, and whether a message about another link has asked about it.
 async fn page(
     server: &Server,
     client: &ClientGone,
     query: &Query,
-    is_listed: impl Fn(&Link) -> bool,
+    is_listed: impl Fn(&Link, bool) -> bool,
 ) -> Result<Json<LinksPage>, Problem> {
     query.only(&["institution", "external_id", "limit", "after"])?;
     let query = store::Query {
@@ -61,13 +65,13 @@ async fn page(
         after: query.parse("after")?,
         limit: query.limit(LINKS_ON_PAGE)?,
     };
-    let Broken { links: stored, mut unreadable, next } =
+    let Broken { links: stored, mentioned, mut unreadable, next } =
         server.scan(client, move |store| broken(store, &query)).await?;
     let mut links = Vec::new();
     for (id, stored) in stored {
         let parsed = stored.link();
         match parsed {
-            Ok(link) if is_listed(&link) => links.push(public(&stored)?),
+            Ok(link) if is_listed(&link, mentioned.contains(&id)) => links.push(public(&stored)?),
             Ok(_) => {}
             Err(_unreadable) => unreadable.push(id.to_string()),
         }
@@ -78,6 +82,8 @@ async fn page(
 /// A page of broken links, in the order of their ids.
 struct Broken {
     links: Vec<(LinkId, StoredLink)>,
+    /// The links whose prompt is postponed, and that a message about another link of the person mentions.
+    mentioned: BTreeSet<LinkId>,
     unreadable: Vec<String>,
     next: Option<LinkId>,
 }
@@ -106,5 +112,17 @@ fn broken(store: &dyn Store, query: &store::Query) -> Result<Broken, StoreError>
     if let Some(end) = &next {
         links.retain(|(id, _)| id <= end);
     }
-    Ok(Broken { links, unreadable, next })
+    let mut mentioned = BTreeSet::new();
+    for (id, stored) in &links {
+        // An unreadable link is listed as such by the caller.
+        let Ok(link) = stored.link() else { continue };
+        let is_postponed = link.held_prompt().is_some_and(|episode| matches!(episode.prompt, Prompt::Postponed { .. }));
+        if is_postponed
+            && link.profile.person().is_some()
+            && links_of_same_person(store, &link, |_| false)?.iter().any(|other| link.is_mentioned_by(other))
+        {
+            mentioned.insert(id.clone());
+        }
+    }
+    Ok(Broken { links, mentioned, unreadable, next })
 }

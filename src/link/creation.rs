@@ -90,7 +90,10 @@ impl TransitionBuilder<'_> {
             return;
         }
         self.link.creation = Creation::Announced;
-        self.emit(Notice::CreationUnfinished { since: self.link.since }, None);
+        // A user who has connected the bank anew lets the unfinished link be.
+        if self.successor().is_none() {
+            self.emit(Notice::CreationUnfinished { since: self.link.since }, None);
+        }
     }
 }
 

@@ -152,6 +152,13 @@ impl super::Profile {
 }
 
 impl Link {
+    /// Whether the last message about `other` mentioned the open outage of this link, so that its user has been asked about it.
+    pub fn is_mentioned_by(&self, other: &Self) -> bool {
+        let mentioned = other.messaged.iter().flat_map(|message| &message.mentioned);
+        let outage = self.awaits_user();
+        outage.is_some_and(|outage| mentioned.into_iter().any(|link| link.id == self.id && link.need.is_of(outage)))
+    }
+
     /// What this link needs from its user, if a message about another link of the person is sent at `now`.
     fn waits_for_user(&self, now: Timestamp, policy: &Policy) -> Option<WaitingLink> {
         let need = self.needs_repair(now).or_else(|| self.needs_renewal(now, policy))?;

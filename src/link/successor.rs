@@ -65,11 +65,13 @@ fn is_of_same_user(one: &Profile, other: &Profile, policy: &Policy) -> bool {
 
 impl Step {
     /// Whether a successor of the link would change this step, so that the caller has to look it up: the user of a
-    /// broken link is prompted or reminded, the prompt is deferred to a later step, the end of a consent is announced, or
-    /// a key by which a successor is found has become known.
+    /// broken link is prompted or reminded, the prompt is deferred to a later step, the end of a consent or an unfinished
+    /// creation is announced, or a key by which a successor is found has become known.
     pub fn may_have_successor(&self, before: &Link) -> bool {
-        let is_announcement =
-            |effect: &Effect| matches!(effect, Effect::Notice { notice: Notice::ConsentExpiring { .. }, .. });
+        let is_announcement = |effect: &Effect| {
+            let Effect::Notice { notice, .. } = effect else { return false };
+            matches!(notice, Notice::ConsentExpiring { .. } | Notice::CreationUnfinished { .. })
+        };
         if self.effects.iter().any(is_announcement) {
             return true;
         }

@@ -238,9 +238,13 @@ impl Bench {
         link.profile.external_id = Some(format!("user-{id}"));
         link.profile.consent = consent.map(Box::new);
         link.recent = vec![RecentFact { key: DedupKey(7), at: now }];
-        let name = state.name();
         link.state = state;
-        let record = serde_json::to_vec(&Record::of(&link, 0, because(), Vec::new())).unwrap();
+        self.put_link(&link);
+    }
+
+    pub(crate) fn put_link(&self, link: &Link) {
+        let (id, name) = (link.id.clone(), link.state.name());
+        let record = serde_json::to_vec(&Record::of(link, 0, because(), Vec::new())).unwrap();
         let head = Head { state: name, partition: 0, version: link.version, deadline: None };
         self.store.apply(&Changes { puts: vec![Put::of_record(id, head, record)], ..Changes::default() }).unwrap();
     }

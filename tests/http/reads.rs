@@ -8,7 +8,9 @@ use relink::contract::{
     At, IncidentBecause, IncidentBody, IncidentCause, IncidentChange, NoticeName, Record, RefusedBody, SweepStatus,
 };
 use relink::engine::Activity;
-use relink::link::{Cause, Episode, EpisodeNumber, Link, Prompt, State, StateName, Timestamp, UpdatePhase};
+use relink::link::{
+    Cause, Episode, EpisodeNumber, Link, Messaged, Need, Prompt, State, StateName, Timestamp, UpdatePhase, WaitingLink,
+};
 use relink::nats::lag::{Lag, PartitionLag};
 use relink::store::{Changes, Store};
 use reqwest::Method;
@@ -117,6 +119,32 @@ async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
     assert!(table.contains("2 links\n") && table.contains("check of the incident now"), "{table}");
     let first = printed(&bench, &["links", "--held", "--sort", "external-id", "--reverse", "--limit", "1"]).await;
     assert!(first.contains("user-g") && first.contains("the first 1 link;"), "{first}");
+}
+
+#[tokio::test]
+async fn a_link_that_a_message_about_another_one_mentions_is_asked_for_and_not_held() {
+    let bench = Bench::new().await;
+    let at = Timestamp::from_millis(1_700_000_000_000);
+    let link = |id: &str, state| {
+        let mut link = Link::unknown(id.parse().unwrap(), at);
+        (link.version, link.state, link.profile.external_id) = (1, state, Some("maria".to_owned()));
+        link
+    };
+    let postponed = |number| {
+        let prompt = Prompt::Postponed { until: Timestamp::from_millis(1_900_000_000_000) };
+        let number = EpisodeNumber(number);
+        State::broken(Episode { prompt, number, ..episode(Cause::Credentials, at) })
+    };
+    // The link that the message was about works again. The message mentioned an earlier outage of the last link.
+    let need = Need::Repair { episode: EpisodeNumber(1), cause: Cause::Credentials };
+    let mention = |id: &str| WaitingLink { id: id.parse().unwrap(), institution: None, need };
+    let mut about = link("about", valid());
+    about.messaged = Some(Messaged { at, mentioned: vec![mention("mentioned"), mention("later")] });
+    for link in [about, link("mentioned", postponed(1)), link("later", postponed(2)), link("other", postponed(1))] {
+        bench.put_link(&link);
+    }
+    assert_eq!(ids(&bench.get("/v1/prompts").await.body), ["mentioned"]);
+    assert_eq!(ids(&bench.get("/v1/prompts/held").await.body), ["later", "other"]);
 }
 
 fn episode(cause: Cause, opened_at: Timestamp) -> Episode {

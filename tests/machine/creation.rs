@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use relink::link::{Effect, Event, Input, Notice, PolicySettings, Profile, Refusal, StateName, Status};
+use relink::link::{Effect, Event, Input, Notice, PolicySettings, Profile, Refusal, StateName, Status, step};
 
 use crate::histories::history_with;
 use crate::properties::{notices, steps};
@@ -51,6 +51,19 @@ fn without_an_answer_or_without_keys_the_notice_comes_too() {
     let mut without_keys = reported(false);
     without_keys.wait_for_deadline();
     assert!(is_announced(&without_keys.receive(Event::DeadlinePassed)));
+}
+
+#[test]
+fn nobody_is_notified_of_an_unfinished_link_whose_user_has_connected_the_bank_anew() {
+    let mut scene = reported(false);
+    scene.wait_for_deadline();
+    let policy = scene.history.policy.clone();
+    let taken = step(&scene.history.link, &Event::DeadlinePassed.into(), scene.now, &policy).unwrap();
+    assert!(taken.may_have_successor(&scene.history.link), "the caller looks for the newer link");
+    let successor = Some("newer".parse().unwrap());
+    let effects = scene.try_receive(Input { successor, ..Event::DeadlinePassed.into() }).unwrap();
+    assert!(!is_announced(&effects));
+    assert_eq!(scene.history.link.deadline(&policy), None);
 }
 
 #[test]

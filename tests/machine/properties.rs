@@ -119,7 +119,8 @@ proptest! {
                 let cause = step.link.state.episode().unwrap().cause;
                 // Only an operator's release does not wait for the end of the incident.
                 let is_released = received.input.event == Event::Command(Command::Release);
-                prop_assert!(received.input.incident.is_none() || !cause.user_can_act() || is_released);
+                let was_released = received.before.state.episode().is_some_and(|episode| episode.is_released);
+                prop_assert!(received.input.incident.is_none() || !cause.user_can_act() || is_released || was_released);
                 prop_assert_eq!((prompts(step), step.link.state.episode().unwrap().prompt), (1, Prompt::Sent));
             }
         }
