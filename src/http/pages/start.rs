@@ -149,13 +149,13 @@ pub(super) async fn check(State(server): State<SharedServer>, visit: Visit) -> R
     };
     let is_broken = matches!(opened.view, View::NeedsYou(need) if need != Need::Nothing);
     let Some(link) = opened.link.as_ref().filter(|_| is_broken) else { return state_as_json(Some(&opened)) };
-    let is_settled = async || match &server.belvo {
+    let is_over_at_belvo = async || match &server.belvo {
         // A page can be open without a person at it, so this counts as a job.
         Some(belvo) => pages.checks.allows(&link.id) && is_settled(&server, pages, belvo, &opened, link, None).await,
         None => false,
     };
-    let has_changed =
-        is_settled().await || (opened.trouble == Some(Trouble::BankDown) && notes_waiting(&server, pages, link).await);
+    let has_changed = is_over_at_belvo().await
+        || (opened.trouble == Some(Trouble::BankDown) && notes_waiting(&server, pages, link).await);
     if has_changed {
         match look_up(&server, opened.claims.clone()).await {
             Ok(changed) => opened = changed,
