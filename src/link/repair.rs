@@ -108,7 +108,7 @@ impl TransitionBuilder<'_> {
 
     /// The user's part of the attempt is over. Asks Belvo for the status; without API keys the end of the attempt
     /// decides.
-    fn verify_or(&mut self, after: AttemptEnd, episode: Episode) -> State {
+    pub(super) fn verify_or(&mut self, after: AttemptEnd, episode: Episode) -> State {
         if self.policy.can_verify() {
             return self.verify(after, 1, episode);
         }

@@ -11,8 +11,8 @@
 
 use super::builder::{Next, TransitionBuilder};
 use super::{
-    Effect, Episode, Job, Link, LinkId, Notice, Policy, Profile, Prompt, Refusal, State, Step, SuccessorObservation,
-    Supersede, Timestamp, UpdatePhase,
+    AttemptEnd, Effect, Episode, Job, Link, LinkId, Notice, Policy, Profile, Prompt, Refusal, State, Step,
+    SuccessorObservation, Supersede, Timestamp, UpdatePhase,
 };
 
 /// How many links a link remembers that do not supersede it, by an operator's command. The oldest is forgotten first.
@@ -152,7 +152,7 @@ impl TransitionBuilder<'_> {
     }
 
     /// The link has a successor. An attempt in the widget ends by it: most likely its user has connected the bank anew
-    /// in that widget. A claimed repair of this link is still verified.
+    /// in that widget. A claimed repair of this link is still verified, unless the claim named the successor.
     pub(super) fn end_by_successor(&mut self, state: State, seen: &SuccessorObservation) -> Next {
         self.check_successor(&seen.by)?;
         let mut state = state;
@@ -164,9 +164,10 @@ impl TransitionBuilder<'_> {
             return Err(Refusal::AlreadyKnown);
         }
         self.link.widget_until = None;
+        let is_named = state.episode().is_some_and(|episode| episode.successor_named.as_ref() == Some(&seen.by));
         Ok(match state {
             State::Updating { episode, phase: UpdatePhase::WithUser { .. } } => State::broken(episode),
-            State::Updating { episode, phase } if !phase.is_claimed() => {
+            State::Updating { episode, phase } if is_named || !phase.is_claimed() => {
                 self.link.verify_asked_at = None;
                 State::broken(episode)
             }
@@ -190,7 +191,14 @@ impl TransitionBuilder<'_> {
         }
         episode.successor_named = Some(named.clone());
         self.effects.push(Effect::Job(Job::ReadSuccessor { link: named.clone() }));
-        Ok(state)
+        Ok(match state {
+            // The user has finished, in whichever link: the attempt is verified as after every success.
+            State::Updating { episode, phase: UpdatePhase::WithUser { .. } } => {
+                self.link.widget_until = None;
+                self.verify_or(AttemptEnd::Claimed, episode)
+            }
+            state => state,
+        })
     }
 
     fn check_successor(&self, by: &LinkId) -> Result<(), Refusal> {

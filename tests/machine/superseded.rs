@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use relink::link::{
-    Cause, Command, Effect, Event, Input, Job, Link, LinkId, Notice, Policy, PolicySettings, Profile, Prompt, Refusal,
-    State, StateName, Status, SuccessorObservation, Supersede, may_succeed, step, succeeds,
+    AttemptEnd, Cause, Command, Effect, Event, Input, Job, Link, LinkId, Notice, Policy, PolicySettings, Profile,
+    Prompt, Refusal, State, StateName, Status, SuccessorObservation, Supersede, UpdatePhase, may_succeed, step,
+    succeeds,
 };
 
 use crate::histories::history;
 use crate::properties::{notices, prompts, steps};
-use crate::scene::{Scene, asks, prompts as prompts_of, rejected};
+use crate::scene::{Scene, asks, prompts as prompts_of, rejected, verify};
 use crate::world::{DAY, HOUR, MINUTE, START, other_links, policy, shift, unknown_link};
 
 fn successor() -> LinkId {
@@ -262,8 +263,24 @@ fn a_callback_that_names_another_link_is_checked_with_belvo_once() {
     scene.update_starts();
     let named = Event::SuccessorNamed { link: successor() };
     let effects = scene.receive(named.clone());
-    assert_eq!(effects, [Effect::Job(Job::ReadSuccessor { link: successor() })]);
+    assert_eq!(effects, [Effect::Job(Job::ReadSuccessor { link: successor() }), Effect::Job(verify())]);
     assert_eq!(scene.try_receive(named.clone()), Err(Refusal::AlreadyKnown));
+    // The user has left the widget. If the named link is no successor, the attempt ends as after every claim.
+    let mut wrong = Scene::broken(true, Cause::Credentials);
+    wrong.update_starts();
+    wrong.receive(named.clone());
+    let claimed_at = wrong.now;
+    let phase = |scene: &Scene| match &scene.history.link.state {
+        State::Updating { phase, .. } => Some(*phase),
+        _ => None,
+    };
+    assert!(matches!(phase(&wrong), Some(UpdatePhase::Verifying { after: AttemptEnd::Claimed, .. })));
+    while wrong.state() == StateName::Updating {
+        wrong.wait_for_deadline();
+        wrong.receive(Event::DeadlinePassed);
+    }
+    assert_eq!(wrong.state(), StateName::Invalid);
+    assert!(wrong.now <= shift(claimed_at, HOUR), "{} {claimed_at}", wrong.now);
     assert_eq!((scene.state(), scene.mark()), (StateName::Updating, None));
     // Belvo's answer ends the attempt in the widget.
     scene.wait(MINUTE);
