@@ -72,7 +72,7 @@ async fn main() -> Result<(), async_nats::Error> {
         let row = params![id, notice["external_id"].as_str(), Value::from(links.clone()).to_string()];
         let is_new = database.execute("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row)? == 1;
         if is_new && links.is_empty() {
-            eprintln!("no message for {id}: what it was about is over, or under repair");
+            eprintln!("no message for {id}: what it was about is over, under repair, or in a later message");
         } else if is_new {
             println!(
                 "{}",

@@ -70,7 +70,7 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
   const row = [id, notice.external_id, JSON.stringify(links)];
   const isNew = database.run("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row).changes;
   if (isNew && links.length > 0) console.log(JSON.stringify({ id, type: notice.type, external_id: notice.external_id, links }));
-  else if (isNew) console.error(`no message for ${id}: what it was about is over, or under repair`);
+  else if (isNew) console.error(`no message for ${id}: what it was about is over, under repair, or in a later message`);
   // Acknowledge last: a notice without an acknowledgement is delivered again.
   await message.ackAck();
   handled += isNew;

@@ -56,7 +56,7 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
                 shown = {"id": notice_id, "type": notice["type"], "external_id": notice["external_id"], "links": links}
                 print(json.dumps(shown), flush=True)
             elif is_new:
-                print(f"no message for {notice_id}: what it was about is over, or under repair", file=sys.stderr)
+                print(f"no message for {notice_id}: what it was about is over, under repair, or in a later message", file=sys.stderr)
             handled += is_new
             # Acknowledge last: a notice without an acknowledgement is delivered again.
             await message.ack_sync()

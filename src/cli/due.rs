@@ -150,7 +150,8 @@ fn of_valid(record: &Record, due_at: Option<Timestamp>, around: Around, now: Tim
     }
     if let Some(due_at) = due_at.filter(|_| record.suspicion.is_none() && record.refresh.is_none()) {
         let what = if ends_at.is_some() {
-            "relink looks at the due date of the consent, or at data that is overdue"
+            "the user may be asked to renew the consent (the next step of RELINK_POLICY_CONSENT_NOTICES), or relink asks Belvo because data is \
+             overdue"
         } else {
             "relink asks Belvo about the link, if no data has arrived until then"
         };
@@ -258,6 +259,10 @@ fn reason_of_wait(record: &Record) -> String {
                 own.at.0
             )
         }
+        // The person was looked up in this transition, and had got no message.
+        (None, None) if Some(record.because.at.0) == opened_at => {
+            "it is a part of the day without messages (quiet hours)".to_owned()
+        }
         (None, _) => {
             "the person got a message a short time before, or it is a part of the day without messages (quiet hours)"
                 .to_owned()
@@ -273,6 +278,9 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
             "No reminder is due any more. relink waits until the user repairs the link.".to_owned()
         };
     };
+    // The link may be due before its reminder, for another reason. Quiet hours make it due later.
+    let own = record.episode.as_ref().and_then(|episode| episode.next_reminder_at).map(|at| at.0);
+    let due_at = own.map_or(due_at, |own| own.max(due_at)).max(record.snoozed_until.map_or(due_at, |until| until.0));
     let snoozed = record.snoozed_until.filter(|until| until.0 >= due_at);
     let because = if snoozed.is_some() { " (an operator postponed it until then)" } else { "" };
     let first = if record.episode.as_ref().is_some_and(|episode| episode.refused_at.is_some()) {
@@ -295,7 +303,8 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
              relink only observes.{first}"
         );
     }
-    format!("The user gets reminder {number} at {due_at}{because}, unless the link works again before.{first}")
+    let other = if record.external_id.is_some() { ", or the user gets another message" } else { "" };
+    format!("The user gets reminder {number} at {due_at}{because}, unless the link works again{other} before.{first}")
 }
 
 fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {

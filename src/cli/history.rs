@@ -75,7 +75,7 @@ fn show_part(
         line(&mut text, format_args!("{DIM}  (earlier entries have been deleted){DIM:#}"));
     }
     for entry in states_first(&history.entries) {
-        let is_marked = message.is_some_and(|id| entry.message_id.as_deref() == Some(id));
+        let is_marked = message.is_some_and(|id| mentions(entry, id));
         write_entry(&mut text, entry, is_marked);
     }
     let was_unconfirmed = |because: Because| because.from == StateWord::Unconfirmed;

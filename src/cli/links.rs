@@ -254,15 +254,17 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
         );
         if matches!(episode.prompt, Some(PromptWord::Sent) | None) && episode.prompt_sent {
             let prompted = if observing.prompt {
-                "relink only recorded the prompt (observe mode); the user got no message of relink."
+                "relink only recorded the prompt of this outage (observe mode)."
             } else {
                 "The user was prompted."
             };
             line(
                 &mut text,
                 format_args!(
-                    "{prompted} Reminders: {}. Attempts of the user to repair the link: {}.",
-                    episode.reminders_count, episode.attempts_count
+                    "{prompted} {}: {}. Attempts of the user to repair the link: {}.",
+                    if observing.prompt { "Reminders, recorded or sent" } else { "Reminders" },
+                    episode.reminders_count,
+                    episode.attempts_count
                 ),
             );
         }
@@ -348,7 +350,10 @@ mod tests {
         let table = table(&listed, &observing, NOW, None);
         assert!(table.contains("prompt and 1 reminder recorded, not sent"), "{table}");
         let text = shown(&link, Observing { around: observing.around(None), prompt: true }, NOW).unwrap();
-        assert!(text.contains("only recorded the prompt (observe mode)") && !text.contains("was prompted"), "{text}");
+        assert!(
+            text.contains("only recorded the prompt of this outage (observe mode)") && !text.contains("was prompted"),
+            "{text}"
+        );
         assert!(text.contains("messages to the user are recorded, and not sent"), "{text}");
         assert!(text.contains("relink records reminder 2") && !text.contains("gets reminder"), "{text}");
     }

@@ -1,5 +1,7 @@
 //! The outages of a link, for `relink why` and `relink at`: nobody should have to read the whole history for them.
 
+use std::collections::BTreeSet;
+
 use super::client::History;
 use super::history::{Known, because, evidence};
 use super::output::{BOLD, DIM, line};
@@ -133,6 +135,19 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
     line(text, format_args!("  {missing} {arrived}"));
 }
 
+/// The messages about other links of the user that counted as a prompt or a reminder of this episode, as the link and the time.
+fn mentions_of(history: &History, episode: u32) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    for entry in history.entries.iter().filter(|entry| entry.kind == HistoryKind::State) {
+        let last = &entry.body["because"]["person"]["last_message"];
+        let is_of_episode = last["mentioned"]["episode"].as_u64() == Some(u64::from(episode));
+        if let (true, Some(link), Some(at)) = (is_of_episode, last["link_id"].as_str(), last["at"].as_str()) {
+            found.insert((printable(link), printable(at)));
+        }
+    }
+    found
+}
+
 /// The prompt and the reminders of an episode.
 pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u32) {
     let of_episode = |entry: &&HistoryEntry| entry.body["episode"]["number"].as_u64() == Some(u64::from(episode));
@@ -152,7 +167,7 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
         line(text, format_args!("  relink would have prompted the user at {at}: {}; it only observed.", asked(entry)));
     }
     match prompts.as_slice() {
-        [] if !observed.is_empty() => return,
+        [] if !observed.is_empty() => {}
         [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
         [once] => line(text, format_args!("  The user was prompted once, at {}: {}.", once.stored_at.0, asked(once))),
         [.., last] => {
@@ -160,11 +175,23 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
             line(text, format_args!("  The user was prompted {count} times, at {times}: {}.", asked(last)));
         }
     }
-    if history.entries.iter().filter(of_episode).any(|entry| !entry.body["because"]["person"].is_null()) {
-        line(text, format_args!("  Messages about other links of the same user may have mentioned this link too."));
+    let mentions = mentions_of(history, episode);
+    for (other, at) in &mentions {
+        line(
+            text,
+            format_args!(
+                "  The message to the same user about the link {other} at {at} mentioned this link, so it counts."
+            ),
+        );
     }
     let Some(last) = reminders.last() else {
-        return line(text, format_args!("  The user has not been reminded."));
+        return match (observed.is_empty(), mentions.is_empty()) {
+            (true, true) => line(text, format_args!("  The user has not been reminded.")),
+            (true, false) => {
+                line(text, format_args!("  The user has not been reminded by a message about this link itself."))
+            }
+            (false, _) => {}
+        };
     };
     // A reminder asks for what is wrong then, which may be another thing than in the prompt.
     let is_other = prompts.last().is_none_or(|prompt| prompt.body["action"] != last.body["action"]);
@@ -188,6 +215,35 @@ mod tests {
         }
         let entry = json!({"kind": "notice", "type": name, "message_id": "m", "sequence": sequence, "stored_at": at, "body": body});
         serde_json::from_value(entry).unwrap()
+    }
+
+    #[test]
+    fn reminders_after_observe_mode_and_mentions_in_other_messages_are_shown() {
+        let shown = |entries: Vec<HistoryEntry>| {
+            let history = History { link_id: "a".to_owned(), entries, truncated: false, unreadable_count: 0 };
+            let mut text = String::new();
+            messages_to_user(&mut text, &history, 1);
+            text
+        };
+        let action = json!({"action": "update_credentials"});
+        let mut recorded = notice(1, "update_required", "2023-11-14T22:13:20.000Z", action.clone());
+        recorded.kind = HistoryKind::Observed;
+        let reminder = notice(2, "reminder", "2023-11-15T22:13:20.000Z", action.clone());
+        assert!(!shown(vec![recorded.clone()]).contains("remind"));
+        let text = shown(vec![recorded, reminder]);
+        assert!(text.contains("it only observed") && text.contains("Reminders to the user: 1"), "{text}");
+
+        let prompt = notice(1, "update_required", "2023-11-14T22:13:20.000Z", action);
+        let last = json!({"link_id": "b", "at": "2023-11-15T22:13:20.000Z", "mentioned": {"episode": 1}});
+        let mut state =
+            notice(2, "", "2023-11-15T22:13:20.000Z", json!({"because": {"person": {"last_message": last}}}));
+        state.kind = HistoryKind::State;
+        let text = shown(vec![prompt, state]);
+        assert!(
+            text.contains("about the link b at 2023-11-15T22:13:20.000Z mentioned this link, so it counts"),
+            "{text}"
+        );
+        assert!(text.contains("not been reminded by a message about this link itself"), "{text}");
     }
 
     #[test]

@@ -205,7 +205,7 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             format!("reported that the institution is down, since {}: there is nothing to do now", text("since"))
         }
         NoticeName::InstitutionRestored => match text("action") {
-            "none" => "reported that the institution works again: there is nothing to do".to_owned(),
+            "none" => "reported that the institution works again: this message asks the user for nothing".to_owned(),
             action => format!("reported that the institution works again: {}{}", of_action(action), others(body)),
         },
         NoticeName::Removed => {

@@ -202,7 +202,7 @@ impl Report {
         }
         if self.observed_count > 0 {
             notes.push(format!(
-                "In observe mode, relink only recorded {}: the users got no message.",
+                "In observe mode, relink only recorded {}, and did not send them.",
                 counted(self.observed_count, "prompt")
             ));
         }
