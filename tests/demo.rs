@@ -216,4 +216,13 @@ fn dev_breaks_and_repairs_links_and_keeps_them() {
     within("the end", || dev.child.try_wait().expect("a status").is_some());
     assert!(dev.child.wait().expect("a status").success());
     assert!(!dev.seen.iter().any(|line| line.contains("link.notice.removed")), "{}", dev.seen.join("\n"));
+
+    // A pause of the file stays, although it is the default of `relink serve`.
+    std::fs::write(file, format!("{settings}[policy]\nreminder_pause = \"1d\"\n")).expect("a file");
+    let (mut dev, _, source) = start();
+    for output in in_shells(&format!("{source} && '{relink}' check-config")) {
+        assert!(output.contains("reminder_pause = \"1day\""), "{output}");
+    }
+    dev.type_line("q");
+    within("the end", || dev.child.try_wait().expect("a status").is_some());
 }

@@ -21,7 +21,7 @@ pub(super) fn of_transition(because: &Because) -> String {
         return format!("{}: `{}`.", reporter(because.origin.kind), because.event);
     };
     match because.origin.kind {
-        OriginKind::Timer => "A time limit of relink has passed.".to_owned(),
+        OriginKind::Timer => "Something was due for the link: a message, the end of a wait, or a check.".to_owned(),
         OriginKind::Command => {
             format!(
                 "{} gave the command `{event}`: {}.{}",

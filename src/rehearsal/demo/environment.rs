@@ -41,7 +41,7 @@ impl Environment {
         directory.clone_into(&mut config.store.data_dir);
         let api_token = Uuid::new_v4().simple().to_string();
         let local =
-            Local::start(screen, config, SandboxConfig::default(), api_token, server_source, |_| Ok(())).await?;
+            Local::start(screen, config, true, SandboxConfig::default(), api_token, server_source, |_| Ok(())).await?;
         let application = crate::direct::client().build()?;
         Ok(Self { local, application, users: Mutex::new(Vec::new()) })
     }

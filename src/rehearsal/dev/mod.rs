@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{Config, Sources};
+use crate::config::{Config, Loaded, ShownSetting, Sources};
 use crate::nats::server_binary::ServerSource;
 use crate::os;
 use crate::rehearsal::local::{Local, Screen, Tail, quoted};
@@ -79,7 +79,10 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
         let secret = format!("Bearer {}", kept_secret(&args.data_dir, "webhook-secret")?);
         sources.environment.push(("RELINK_WEBHOOK_SECRETS".into(), secret.into()));
     }
-    let mut config = Config::load(&sources)?.config;
+    let Loaded { mut config, settings, .. } = Config::load(&sources)?;
+    // A pause of the file stays, also one of a day, which is the default.
+    let is_default = |setting: &ShownSetting| setting.origin.as_deref() == Some("default");
+    let is_trial_pause = settings.iter().any(|setting| setting.key == "policy.reminder_pause" && is_default(setting));
     config.http.listen = args.listen;
     config.store.data_dir = data_dir(&args.data_dir);
     config.nats.port = args.nats_port.or(config.nats.port);
@@ -99,7 +102,9 @@ pub async fn run(args: DevArgs, server_source: ServerSource, shutdown: Cancellat
     let screen = Screen::new(false);
     screen.title("relink dev: relink, its nats-server, and a stand-in for Belvo");
     let started =
-        Local::start(&screen, config, sandbox, API_TOKEN.to_owned(), server_source, |belvo| kept.restore(belvo));
+        Local::start(&screen, config, is_trial_pause, sandbox, API_TOKEN.to_owned(), server_source, |belvo| {
+            kept.restore(belvo)
+        });
     let mut local = tokio::select! {
         started = started => started.map_err(|error| in_own_words(&error))?,
         () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),

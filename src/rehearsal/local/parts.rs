@@ -32,13 +32,15 @@ pub(in crate::rehearsal) struct Local {
 const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Local {
-    /// Starts all parts. `prepare` can add links to the sandbox before relink reads them.
+    /// Starts all parts. `prepare` can add links to the sandbox before relink reads them. With `is_trial_pause`, a person may get a message
+    /// each second.
     ///
     /// # Errors
     /// If one of them cannot be started.
     pub(in crate::rehearsal) async fn start(
         screen: &Screen,
         mut config: Config,
+        is_trial_pause: bool,
         sandbox: SandboxConfig,
         api_token: String,
         server_source: ServerSource,
@@ -66,9 +68,8 @@ impl Local {
             repair.script_url = format!("{}/widget/script.js", sandbox.url());
         }
         let settings = config.policy.settings().clone();
-        // Somebody who tries relink breaks the same link several times, and does not wait for a day. A pause of the user's own stays.
-        let is_default = settings.reminder_pause == PolicySettings::default().reminder_pause;
-        let reminder_pause = if is_default { TRIAL_PAUSE } else { settings.reminder_pause };
+        // Somebody who tries relink breaks the same link several times, and does not wait for a day.
+        let reminder_pause = if is_trial_pause { TRIAL_PAUSE } else { settings.reminder_pause };
         config.policy = Policy::new(PolicySettings { can_verify: true, reminder_pause, ..settings })?;
         let mut service = Service::start(&config, server_source).await?;
         service.running().await?;
