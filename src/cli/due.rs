@@ -87,7 +87,7 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
             let due_at =
                 episode.next_reminder_at.map(|next| record.snoozed_until.map_or(next.0, |until| next.0.max(until.0)));
             let number = episode.reminders_count.saturating_add(1);
-            match due_at.filter(|_| Cause::from(episode.cause) != Cause::Unsupported) {
+            match due_at.filter(|_| Cause::from(episode.cause).user_can_act()) {
                 Some(_soon)
                     if around.bank_is_down == Some(true) && record.snoozed_until.is_none_or(|until| until.0 <= now) =>
                 {
@@ -176,12 +176,12 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, around: Around, now: Ti
     }
     let step = match unsent_prompt(record, around, now) {
         Some(why) => why,
-        None if Cause::from(episode.cause) == Cause::Unsupported && due_at.is_none() => {
+        None if !Cause::from(episode.cause).user_can_act() && due_at.is_none() => {
             "No reminder is due, because the user cannot repair this link.".to_owned()
         }
         None => reminder(record, episode.reminders_count, due_at, around, now),
     };
-    let can_repair = Cause::from(episode.cause) != Cause::Unsupported;
+    let can_repair = Cause::from(episode.cause).user_can_act();
     let any_time =
         can_repair.then(|| "The user may repair the link at any time, without waiting for a message.".to_owned());
     any_time.into_iter().chain([step]).collect()

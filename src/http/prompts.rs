@@ -65,27 +65,24 @@ async fn page(
         after: query.parse("after")?,
         limit: query.limit(LINKS_ON_PAGE)?,
     };
-    let Broken { links: stored, mentioned, mut unreadable, next } =
-        server.scan(client, move |store| broken(store, &query)).await?;
-    let mut links = Vec::new();
-    for (id, stored) in stored {
-        let parsed = stored.link();
-        match parsed {
-            Ok(link) if is_listed(&link, mentioned.contains(&id)) => links.push(public(&stored)?),
-            Ok(_) => {}
-            Err(_unreadable) => unreadable.push(id.to_string()),
-        }
-    }
+    let Broken { links: found, unreadable, next } = server.scan(client, move |store| broken(store, &query)).await?;
+    let listed = found.iter().filter(|found| is_listed(&found.link, found.is_mentioned));
+    let links = listed.map(|found| public(&found.stored)).collect::<Result<_, _>>()?;
     Ok(Json(LinksPage { links, unreadable, next: next.map(|id| id.to_string()) }))
 }
 
 /// A page of broken links, in the order of their ids.
 struct Broken {
-    links: Vec<(LinkId, StoredLink)>,
-    /// The links whose prompt is postponed, and that a message about another link of the person mentions.
-    mentioned: BTreeSet<LinkId>,
+    links: Vec<BrokenLink>,
     unreadable: Vec<String>,
     next: Option<LinkId>,
+}
+
+struct BrokenLink {
+    stored: StoredLink,
+    link: Link,
+    /// Whether the prompt is postponed, and a message about another link of the person mentions the link.
+    is_mentioned: bool,
 }
 
 fn broken(store: &dyn Store, query: &store::Query) -> Result<Broken, StoreError> {
@@ -112,17 +109,21 @@ fn broken(store: &dyn Store, query: &store::Query) -> Result<Broken, StoreError>
     if let Some(end) = &next {
         links.retain(|(id, _)| id <= end);
     }
-    let mut mentioned = BTreeSet::new();
-    for (id, stored) in &links {
-        // An unreadable link is listed as such by the caller.
-        let Ok(link) = stored.link() else { continue };
-        let is_postponed = link.held_prompt().is_some_and(|episode| matches!(episode.prompt, Prompt::Postponed { .. }));
-        if is_postponed
-            && link.profile.person().is_some()
-            && links_of_same_person(store, &link, |_| false)?.iter().any(|other| link.is_mentioned_by(other))
-        {
-            mentioned.insert(id.clone());
+    let mut found = Vec::new();
+    for (id, stored) in links {
+        match stored.link() {
+            Ok(link) => found.push(BrokenLink { is_mentioned: is_mentioned(store, &link)?, link, stored }),
+            Err(_unreadable) => unreadable.push(id.to_string()),
         }
     }
-    Ok(Broken { links, mentioned, unreadable, next })
+    Ok(Broken { links: found, unreadable, next })
+}
+
+/// Whether the prompt of the link is postponed, and a message about another link of the person mentions the link.
+fn is_mentioned(store: &dyn Store, link: &Link) -> Result<bool, StoreError> {
+    let is_postponed = link.held_prompt().is_some_and(|episode| matches!(episode.prompt, Prompt::Postponed { .. }));
+    if !is_postponed || link.profile.person().is_none() {
+        return Ok(false);
+    }
+    Ok(links_of_same_person(store, link, |_| false)?.iter().any(|other| link.is_mentioned_by(other)))
 }

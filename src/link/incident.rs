@@ -67,7 +67,7 @@ impl TransitionBuilder<'_> {
         }
         // Later evidence may have changed the cause since the prompt was deferred.
         let may_pass = episode.cause.user_can_act();
-        if self.incident.is_some() && may_pass {
+        if self.is_deferred(&episode) {
             episode.prompt = self.defer_prompt();
         } else if self.policy.can_verify() && may_pass && asked_at.is_none() {
             // A verify request that is still open was made during the incident, so a new one is needed.

@@ -69,8 +69,10 @@ impl Step {
     /// creation is announced, or a key by which a successor is found has become known.
     pub fn may_have_successor(&self, before: &Link) -> bool {
         let is_announcement = |effect: &Effect| {
-            let Effect::Notice { notice, .. } = effect else { return false };
-            matches!(notice, Notice::ConsentExpiring { .. } | Notice::CreationUnfinished { .. })
+            matches!(
+                effect,
+                Effect::Notice { notice: Notice::ConsentExpiring { .. } | Notice::CreationUnfinished { .. }, .. }
+            )
         };
         if self.effects.iter().any(is_announcement) {
             return true;

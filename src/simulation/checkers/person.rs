@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checked;
 use crate::contract::AlsoBroken;
-use crate::link::{Cause, Link, LinkId, PERSON_LINKS_MAX, Policy, Prompt, State, Timestamp, UpdatePhase, succeeds};
+use crate::link::{Link, LinkId, PERSON_LINKS_MAX, Policy, Prompt, State, Timestamp, UpdatePhase, succeeds};
 
 /// The messages to persons, according to the output stream.
 #[derive(Default)]
@@ -92,6 +92,6 @@ fn waits(link: &Link, at: Timestamp) -> Option<(String, u32)> {
         Prompt::Postponed { .. } => true,
         Prompt::Muted | Prompt::Deferred { .. } | Prompt::Unidentified { .. } => false,
     };
-    let is_asked = is_due && !link.muted && episode.superseded_by.is_none() && episode.cause != Cause::Unsupported;
+    let is_asked = is_due && !link.muted && episode.superseded_by.is_none() && episode.cause.user_can_act();
     is_asked.then(|| (link.id.to_string(), episode.number.0))
 }
