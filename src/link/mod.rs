@@ -20,6 +20,7 @@
 //! - `person`: one message for all links of a person ([`Person`])
 //! - `creation`: creations that are not finished
 //! - `successor`: links whose user has connected the bank anew ([`succeeds`])
+//! - `deadline`: when the machine has to look at a link without a message
 //! - `correction`: corrects the times of a link after a clock had been ahead ([`correct_times`])
 //! - [`policy`](Policy): the durations and limits that an operator can set; [`table`]: the legal transitions as data
 
@@ -33,6 +34,7 @@ mod commands;
 mod consent;
 mod correction;
 mod creation;
+mod deadline;
 mod effect;
 mod episode;
 mod event;
