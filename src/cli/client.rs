@@ -17,8 +17,7 @@ use serde_json::Value;
 use super::due::Around;
 use super::output::DIM;
 use crate::config::{Config, Sources};
-use crate::contract::{At, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Record, Scope};
-use crate::link::Timestamp;
+use crate::contract::{DueOfLink, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Record, Scope};
 use crate::printable::shortened;
 
 /// The HTTP status of a link that relink does not know.
@@ -101,8 +100,8 @@ pub(super) struct History {
 pub(super) struct LastState {
     /// The history with this state alone.
     pub(super) history: History,
-    /// The next deadline of the link.
-    pub(super) due_at: Option<Timestamp>,
+    /// What is due for the link, the next first.
+    pub(super) due: Vec<DueOfLink>,
     /// The time up to which the store has followed `KV_links`.
     pub(super) as_of: Option<String>,
 }
@@ -136,17 +135,17 @@ pub(super) fn is_unavailable(error: &anyhow::Error) -> bool {
     status_of(error) == Some(SERVICE_UNAVAILABLE)
 }
 
-/// The record and the next deadline of an answer to `GET /v1/links/{id}`.
-pub(super) fn record_of(link: &Value) -> anyhow::Result<(Record, Option<Timestamp>)> {
+/// The record, and what is due for the link, of an answer to `GET /v1/links/{id}`.
+pub(super) fn record_of(link: &Value) -> anyhow::Result<(Record, Vec<DueOfLink>)> {
     let record =
         serde_json::from_value(link.clone()).context("this version of relink cannot read the state of the link")?;
-    Ok((record, due_at_of(link)))
+    Ok((record, due_in(link)))
 }
 
-/// The next deadline in such an answer; `None` also if it cannot be read.
-fn due_at_of(link: &Value) -> Option<Timestamp> {
-    let due_at = serde_json::from_value::<Option<At>>(link["due_at"].clone()).ok().flatten();
-    due_at.map(|At(at)| at)
+/// What is due, in such an answer; without what this version cannot read.
+fn due_in(link: &Value) -> Vec<DueOfLink> {
+    let due = link["due"].as_array().into_iter().flatten();
+    due.filter_map(|due| serde_json::from_value(due.clone()).ok()).collect()
 }
 
 impl RelinkArgs {
@@ -244,7 +243,7 @@ impl RunningRelink {
         let as_of = response.headers().get("relink-as-of").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let record: Value = self.read(response, &path).await?;
         let link_id = record["link_id"].as_str().unwrap_or(link).to_owned();
-        let due_at = due_at_of(&record);
+        let due = due_in(&record);
         let stored_at = serde_json::from_value(record["updated_at"].clone()).context("the record has no time")?;
         let entry = HistoryEntry {
             kind: HistoryKind::State,
@@ -255,7 +254,7 @@ impl RunningRelink {
             body: record,
         };
         let history = History { link_id, entries: vec![entry], truncated: false, unreadable_count: 0 };
-        Ok(LastState { history, due_at, as_of })
+        Ok(LastState { history, due, as_of })
     }
 
     pub(super) async fn dead_letters(&self) -> anyhow::Result<Vec<Value>> {

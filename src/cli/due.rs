@@ -1,7 +1,7 @@
 //! What happens next with a link, as plain sentences.
 
 use super::sentences::{at, span};
-use crate::contract::{At, PromptWord, Record, StateWord, UpdatePhaseWord};
+use crate::contract::{At, AttemptEndWord, DueOfLink, DueWord, PromptWord, Record, StateWord, UpdatePhaseWord};
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
 use crate::wording::of_cause;
@@ -17,13 +17,15 @@ pub(super) struct Around {
     pub(super) is_adopted: bool,
 }
 
-/// What relink waits for. `due_at` is the link's next deadline, if it has one.
-pub(super) fn next_steps(record: &Record, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> Vec<String> {
+/// What relink waits for. `due` is what is due for the link, the next first. For a postponed prompt, `because` of the record is best the
+/// transition that postponed it, because that one has what is known of the person.
+pub(super) fn next_steps(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
+    let due_at = due.first().map(|due| due.at.0);
     let mut steps = match record.state {
         StateWord::Removed => vec!["Nothing happens any more.".to_owned()],
         StateWord::Unconfirmed => vec![of_unconfirmed(record, due_at, now)],
-        StateWord::Valid => of_valid(record, due_at, around, now),
-        StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due_at, around, now),
+        StateWord::Valid => of_valid(record, due, around, now),
+        StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due, around, now),
         StateWord::Updating => of_updating(record, due_at, now),
     };
     if record.muted && record.state != StateWord::Removed {
@@ -62,8 +64,12 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
             (Some(_), _, _) => "proof of the repair".to_owned(),
             (None, Some(_), _) => "a report is verified".to_owned(),
             (None, None, Some(_)) => "missing data".to_owned(),
-            (None, None, None) if record.muted && record.state != StateWord::Removed => "muted".to_owned(),
-            (None, None, None) => "-".to_owned(),
+            (None, None, None) if record.state == StateWord::Removed => "-".to_owned(),
+            (None, None, None) if record.muted => "muted".to_owned(),
+            (None, None, None) => consent_end_of(record)
+                .filter(|_| record.state == StateWord::Valid)
+                .filter(|end| *end > now)
+                .map_or_else(|| "-".to_owned(), |end| format!("the consent ends {}", within(end))),
         };
     };
     if episode.superseded_by.is_some() {
@@ -109,7 +115,7 @@ fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) ->
             at(due_at, now)
         ),
         Some(due_at) => format!(
-            "If the creation of the link is not finished until {}, relink publishes `creation_unfinished` for your application, once.",
+            "If the creation of the link is not finished by {}, relink publishes `creation_unfinished` for your application, once.",
             at(due_at, now)
         ),
         None if record.unfinished_announced => {
@@ -119,7 +125,7 @@ fn of_unconfirmed(record: &Record, due_at: Option<Timestamp>, now: Timestamp) ->
     }
 }
 
-fn of_valid(record: &Record, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> Vec<String> {
+fn of_valid(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
     let mut steps = Vec::new();
     if let Some(suspicion) = &record.suspicion {
         steps.push(format!(
@@ -138,9 +144,10 @@ fn of_valid(record: &Record, due_at: Option<Timestamp>, around: Around, now: Tim
     if let Some(until) = record.stale_probed_until {
         steps.push(format!("Data is overdue. If none arrives until {}, relink publishes `stale`.", at(until.0, now)));
     }
-    let ends_at = record.consent.as_ref().and_then(|consent| consent.due_at).map(|At(at)| at).filter(|at| *at > now);
+    let ends_at = consent_end_of(record).filter(|end| *end > now);
+    let is_announced =
+        ends_at.is_some() && record.consent.as_ref().is_some_and(|consent| consent.announced_for == ends_at.map(At));
     if let Some(ends_at) = ends_at {
-        let is_announced = record.consent.as_ref().is_some_and(|consent| consent.announced_for == Some(At(ends_at)));
         let announced = match (is_announced, around.observes) {
             (false, _) => "",
             (true, false) => " The user was asked to renew it.",
@@ -148,15 +155,24 @@ fn of_valid(record: &Record, due_at: Option<Timestamp>, around: Around, now: Tim
         };
         steps.push(format!("The consent ends at {}.{announced}", at(ends_at, now)));
     }
-    if let Some(due_at) = due_at.filter(|_| record.suspicion.is_none() && record.refresh.is_none()) {
-        let what = if ends_at.is_some() {
-            "the user may be asked to renew the consent (the next step of RELINK_POLICY_CONSENT_NOTICES), or relink asks Belvo because data is \
-             overdue"
-        } else {
-            "relink asks Belvo about the link, if no data has arrived until then"
-        };
-        if record.stale_probed_until.is_none() {
-            steps.push(format!("At {} {what}.", at(due_at, now)));
+    for due in due {
+        let time = at(due.at.0, now);
+        match due.what {
+            DueWord::ConsentNotice if around.observes => steps.push(format!(
+                "At {time} relink records the notice that the consent ends soon. The user does not get it, because relink only observes."
+            )),
+            DueWord::ConsentNotice => {
+                let again = if is_announced { "again " } else { "" };
+                steps.push(format!("At {time} the user is {again}asked to renew the consent, unless it is renewed before."));
+            }
+            DueWord::Data if record.stale_probed_until.is_none() => {
+                steps.push(format!("At {time} relink asks Belvo about the link, if no data has arrived until then."));
+            }
+            DueWord::Incident => steps.push(incident_check(&time)),
+            // The report, the data of the outage, stale data and the end of the consent are above.
+            DueWord::Report | DueWord::Answer | DueWord::Refresh | DueWord::Data | DueWord::ConsentEnd => {}
+            // Nothing of this is due for a link that works.
+            DueWord::Creation | DueWord::Prompt | DueWord::Reminder | DueWord::Attempt => {}
         }
     }
     if steps.is_empty() {
@@ -165,7 +181,11 @@ fn of_valid(record: &Record, due_at: Option<Timestamp>, around: Around, now: Tim
     steps
 }
 
-fn of_broken(record: &Record, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> Vec<String> {
+fn consent_end_of(record: &Record) -> Option<Timestamp> {
+    record.consent.as_ref()?.due_at.map(|At(at)| at)
+}
+
+fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
     let Some(episode) = &record.episode else { return Vec::new() };
     if let Some(by) = &episode.superseded_by {
         let by = printable(by);
@@ -174,17 +194,23 @@ fn of_broken(record: &Record, due_at: Option<Timestamp>, around: Around, now: Ti
              `relink unsupersede` reverses this."
         )];
     }
+    let can_repair = Cause::from(episode.cause).user_can_act();
+    let time_of = |what| due.iter().find(|due| due.what == what).map(|due| due.at.0);
     let step = match unsent_prompt(record, around, now) {
         Some(why) => why,
-        None if !Cause::from(episode.cause).user_can_act() && due_at.is_none() => {
-            "No reminder is due, because the user cannot repair this link.".to_owned()
-        }
-        None => reminder(record, episode.reminders_count, due_at, around, now),
+        None if !can_repair => "No reminder is due, because the user cannot repair this link.".to_owned(),
+        None => reminder(record, episode.reminders_count, time_of(DueWord::Reminder), around, now),
     };
-    let can_repair = Cause::from(episode.cause).user_can_act();
+    let incident = time_of(DueWord::Incident).map(|time| incident_check(&at(time, now)));
     let any_time =
         can_repair.then(|| "The user may repair the link at any time, without waiting for a message.".to_owned());
-    any_time.into_iter().chain([step]).collect()
+    any_time.into_iter().chain([step]).chain(incident).collect()
+}
+
+fn incident_check(time: &str) -> String {
+    format!(
+        "Your application was notified that the institution is down. At {time} relink looks whether it works again."
+    )
 }
 
 /// Why the user of a broken link was not prompted, and what ends this; `None` if the prompt is sent, or nobody is to be prompted.
@@ -232,8 +258,8 @@ pub(super) fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> 
     Some(format!("The user has not been prompted{what}."))
 }
 
-/// Why the user may get no message now. The last message about this link is in the record; the one about another link was in the transition
-/// that postponed the prompt, which `relink why` shows.
+/// Why the user may get no message now. The last message about this link is in the record; the one about another link is in the transition
+/// that postponed the prompt, which is not always the last one.
 fn reason_of_wait(record: &Record) -> String {
     let person = record.because.person.as_ref();
     let other = person.and_then(|person| person.last_message.as_ref());
@@ -314,16 +340,28 @@ fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Ve
         UpdatePhaseWord::WithUser => {
             format!("The user may finish the repair until {until}. If no result arrives by then, the attempt is over.")
         }
-        UpdatePhaseWord::Verifying => format!(
-            "relink asks Belvo whether the link works (request {}) and waits until {until}. `recovered` is published \
-             only with that proof.",
-            update.asked_count.unwrap_or(1)
-        ),
+        UpdatePhaseWord::Verifying => {
+            let end = match update.after {
+                Some(AttemptEndWord::Claimed) => "A success was reported.",
+                Some(AttemptEndWord::Abandoned) => "The user closed the widget, or the widget reported an error.",
+                Some(AttemptEndWord::TimedOut) | None => "The attempt had no result in time.",
+            };
+            let so_far = match update.asked_count.unwrap_or(1) {
+                0 | 1 => String::new(),
+                count => format!(" (request {count}: no proof came so far)"),
+            };
+            format!(
+                "{end} relink asks Belvo whether the link works{so_far}, and waits for the answer until {until}. `recovered` is published \
+                 only with that proof."
+            )
+        }
     }]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::super::{cases_for_tests, record_for_tests};
@@ -336,9 +374,9 @@ mod tests {
         let cases = cases_for_tests();
         let (state, mut fields) = cases.into_iter().find(|(_, fields)| fields["episode"]["prompt"] == prompt).unwrap();
         fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let due_at = serde_json::from_value::<Option<At>>(fields["due_at"].clone()).unwrap().map(|At(at)| at);
+        let due: Vec<DueOfLink> = serde_json::from_value(fields["due"].clone()).unwrap();
         let record = serde_json::from_value(record_for_tests(state, fields)).unwrap();
-        next_steps(&record, due_at, around, NOW).join("\n") + "\n" + &next_in_short(&record, around, NOW)
+        next_steps(&record, &due, around, NOW).join("\n") + "\n" + &next_in_short(&record, around, NOW)
     }
 
     #[test]
@@ -373,9 +411,19 @@ mod tests {
             let end = "2023-11-20T00:00:00.000Z";
             let consent = json!({"due_at": end, "announced": announced_for.is_some(), "announced_for": announced_for});
             let record = serde_json::from_value(record_for_tests("valid", json!({"consent": consent}))).unwrap();
-            next_steps(&record, None, Around::default(), NOW).join("\n")
+            let due = [DueOfLink { at: At(NOW.after(Duration::from_secs(86_400))), what: DueWord::ConsentNotice }];
+            next_steps(&record, &due, Around::default(), NOW).join("\n")
         };
-        assert!(of(None).starts_with("The consent ends at 2023-11-20T00:00:00.000Z") && !of(None).contains("asked"));
-        assert!(of(Some("2023-11-20T00:00:00.000Z")).contains("The user was asked to renew it."));
+        let first = of(None);
+        assert!(
+            first.starts_with("The consent ends at 2023-11-20T00:00:00.000Z") && !first.contains("was asked"),
+            "{first}"
+        );
+        assert!(first.contains("2023-11-16T23:13:20.000Z (in 24 h) the user is asked to renew"), "{first}");
+        let next = of(Some("2023-11-20T00:00:00.000Z"));
+        assert!(
+            next.contains("The user was asked to renew it.") && next.contains("the user is again asked to renew"),
+            "{next}"
+        );
     }
 }

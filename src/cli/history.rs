@@ -13,16 +13,18 @@ use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
 use super::sentences::{at, in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
-use crate::contract::{Because, HistoryEntry, HistoryKind, Origin, OriginKind, Record, StateWord};
+use crate::contract::{
+    Because, DueOfLink, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record, StateWord,
+};
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
 use crate::wording::of_state;
 
 /// What is known besides the history.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known {
-    /// The next deadline of the link.
-    pub(super) due_at: Option<Timestamp>,
+pub(super) struct Known<'a> {
+    /// What is due for the link, the next first.
+    pub(super) due: &'a [DueOfLink],
     /// The state of relink and of the institution. Whether relink has muted the link, the history shows.
     pub(super) around: Around,
     /// The history cannot be read now, so it has the last state only.
@@ -30,7 +32,12 @@ pub(super) struct Known {
 }
 
 /// The history of a link. `message` is the id of a message to mark.
-pub(super) fn show(history: &History, message: Option<&str>, known: Known, now: Timestamp) -> anyhow::Result<String> {
+pub(super) fn show(
+    history: &History,
+    message: Option<&str>,
+    known: Known<'_>,
+    now: Timestamp,
+) -> anyhow::Result<String> {
     let begins_late = begins_late(history);
     show_part(history, message, known, now, begins_late)
 }
@@ -38,7 +45,7 @@ pub(super) fn show(history: &History, message: Option<&str>, known: Known, now: 
 fn show_part(
     history: &History,
     message: Option<&str>,
-    known: Known,
+    known: Known<'_>,
     now: Timestamp,
     begins_late: bool,
 ) -> anyhow::Result<String> {
@@ -98,7 +105,7 @@ pub(super) fn show_last_state(last: &LastState, around: Around, now: Timestamp) 
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note + &show_part(&last.history, None, Known { due_at: last.due_at, around, has_no_history: true }, now, false)?)
+    Ok(note + &show_part(&last.history, None, Known { due: &last.due, around, has_no_history: true }, now, false)?)
 }
 
 /// The history with every text made printable.
@@ -140,7 +147,7 @@ fn mentions(entry: &HistoryEntry, id: &str) -> bool {
 }
 
 /// The state of the link, its outage, the messages to its user, and what happens next.
-fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, known: Known, now: Timestamp) {
+fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, known: Known<'_>, now: Timestamp) {
     let Some(newest) = newest else {
         return line(
             text,
@@ -168,13 +175,27 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     let muted = last_command(&history.entries, "mute").filter(|_| record.muted);
     let around =
         Around { is_adopted: muted.as_ref().is_some_and(|command| command.origin.is_adoption()), ..known.around };
-    for step in next_steps(&record, known.due_at, around, now) {
+    let began_wait = began_wait(&history.entries, &record);
+    let record = Record { because: began_wait.unwrap_or_else(|| record.because.clone()), ..record };
+    for step in next_steps(&record, known.due, around, now) {
         line(text, format_args!("  {step}"));
     }
     let snoozed = last_command(&history.entries, "snooze").filter(|_| is_snoozed);
     for given in [muted, snoozed].into_iter().flatten().filter(|_| record.state != StateWord::Removed) {
         line(text, format_args!("  At {}: {}", at(given.at.0, now), of_transition(&given)));
     }
+}
+
+/// The transition that postponed the prompt of this record to its present time. Later ones, such as a command, say nothing about the reason.
+fn began_wait(entries: &[HistoryEntry], record: &Record) -> Option<Because> {
+    let wait_of = |record: &Record| {
+        let episode = record.episode.as_ref().filter(|episode| episode.prompt == Some(PromptWord::Postponed))?;
+        Some((episode.number, episode.prompt_deferred_until?))
+    };
+    let wait = wait_of(record)?;
+    let states = entries.iter().rev().filter(|entry| entry.kind == HistoryKind::State);
+    let records = states.map_while(|entry| serde_json::from_value::<Record>(entry.body.clone()).ok());
+    records.take_while(|earlier| wait_of(earlier) == Some(wait)).last().map(|earlier| earlier.because)
 }
 
 /// The last accepted command of this name.
@@ -312,6 +333,7 @@ pub(super) mod tests {
 
     use super::super::output::tests::{HOSTILE, is_safe};
     use super::*;
+    use crate::contract::{At, DueWord};
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
 
@@ -392,8 +414,8 @@ pub(super) mod tests {
     #[test]
     fn a_history_answers_five_questions() {
         // Why did the user get this message? Who reported the link as broken? When? Was the user prompted twice? What happens next?
-        let due_at = Some(Timestamp::from_millis(1_700_176_400_000));
-        let text = show(&outage(), Some("2.1"), Known { due_at, ..Known::default() }, NOW).unwrap();
+        let due = [DueOfLink { at: At(Timestamp::from_millis(1_700_176_400_000)), what: DueWord::Reminder }];
+        let text = show(&outage(), Some("2.1"), Known { due: &due, ..Known::default() }, NOW).unwrap();
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 
@@ -405,6 +427,35 @@ pub(super) mod tests {
         last["snoozed_until"] = json!("2023-12-01T00:00:00.000Z");
         let text = show(&history, None, Known::default(), NOW).unwrap();
         assert!(text.contains("no reminders before a given time. The time: 2023-12-01T00:00:00.000Z."), "{text}");
+    }
+
+    #[test]
+    fn a_command_does_not_hide_why_the_prompt_waits() {
+        let mut history = outage();
+        let postponed = |because: Value| {
+            let episode = super::super::cases_for_tests().into_iter().map(|(_, fields)| fields["episode"].clone());
+            let episode = episode.into_iter().find(|episode| episode["prompt"] == "postponed").unwrap();
+            super::super::record_for_tests("invalid", json!({"episode": episode, "because": because}))
+        };
+        let at = "2023-11-14T22:13:20.000Z";
+        let origin = json!({"kind": "webhook", "received_at": at});
+        let last = json!({"link_id": "7d3a1c52-5b0e-4f6c-9a55-0c2f6f1f3f10", "at": at});
+        let began = json!({"event": "credentials_rejected", "from": "valid", "to": "invalid", "at": at, "origin": origin,
+            "person": {"last_message": last}});
+        let command = json!({"event": "snooze", "from": "invalid", "to": "invalid", "at": "2023-11-14T23:00:00.000Z",
+            "origin": {"kind": "command", "received_at": at}});
+        let states = [postponed(began), postponed(command)];
+        history.entries.retain(|entry| entry.kind == HistoryKind::State);
+        history.entries.truncate(2);
+        for (entry, state) in history.entries.iter_mut().zip(states) {
+            entry.body = state;
+        }
+        let text = show(&history, None, Known::default(), NOW).unwrap();
+        let next = text.split_once("What happens next").unwrap().1;
+        assert!(
+            next.contains("the same person got a message about the link 7d3a1c52") && !next.contains("quiet hours"),
+            "{next}"
+        );
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl Observing {
 
 /// One link in plain sentences.
 fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<String> {
-    let (record, due_at) = super::client::record_of(link)?;
+    let (record, due) = super::client::record_of(link)?;
     let mut text = String::new();
     headline(&mut text, &record);
     line(&mut text, format_args!("{}", of_state(record.state)));
@@ -273,7 +273,7 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
         line(&mut text, format_args!("Data last arrived at {}.", at(data_at.0, now)));
     }
     line(&mut text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, due_at, observing.around, now) {
+    for step in next_steps(&record, &due, observing.around, now) {
         line(&mut text, format_args!("  {step}"));
     }
     Ok(text)

@@ -419,27 +419,28 @@ fn cases_for_tests() -> Vec<(&'static str, serde_json::Value)> {
             "next_reminder_at": later, "attempts_count": 2})
     };
     let update = |phase: &str| json!({"phase": phase, "until": soon, "started_at": opened, "after": "claimed", "asked_count": 2});
+    let due = |at: &str, what: &str| json!([{"at": at, "what": what}]);
     let mut asked = episode("deferred");
     asked["prompt_asked_at"] = json!(opened);
     let mut superseded = episode("sent");
     superseded["superseded_by"] = json!("7d3a1c52-5b0e-4f6c-9a55-0c2f6f1f3f10");
     vec![
-        ("unconfirmed", json!({})),
-        ("valid", json!({"data_at": opened, "due_at": later})),
-        ("valid", json!({"suspicion": {"cause": "token", "at": opened, "until": soon}, "due_at": soon})),
+        ("unconfirmed", json!({"due": []})),
+        ("valid", json!({"data_at": opened, "due": due(later, "data")})),
+        ("valid", json!({"suspicion": {"cause": "token", "at": opened, "until": soon}, "due": due(soon, "report")})),
         (
             "valid",
-            json!({"refresh": {"gap_from": null, "gap_to": opened, "asked": false, "until": soon}, "due_at": soon}),
+            json!({"refresh": {"gap_from": null, "gap_to": opened, "asked": false, "until": soon}, "due": due(soon, "refresh")}),
         ),
-        ("invalid", json!({"episode": episode("sent"), "due_at": later})),
-        ("invalid", json!({"episode": episode("sent"), "due_at": later, "snoozed_until": later})),
-        ("invalid", json!({"episode": episode("deferred"), "due_at": soon})),
-        ("invalid", json!({"episode": asked, "due_at": soon})),
-        ("invalid", json!({"episode": episode("postponed"), "due_at": soon})),
-        ("invalid", json!({"episode": superseded})),
-        ("token_required", json!({"episode": episode("muted"), "muted": true})),
-        ("updating", json!({"episode": episode("sent"), "update": update("with_user"), "due_at": soon})),
-        ("updating", json!({"episode": episode("sent"), "update": update("verifying"), "due_at": soon})),
+        ("invalid", json!({"episode": episode("sent"), "due": due(later, "reminder")})),
+        ("invalid", json!({"episode": episode("sent"), "due": due(later, "reminder"), "snoozed_until": later})),
+        ("invalid", json!({"episode": episode("deferred"), "due": due(soon, "prompt")})),
+        ("invalid", json!({"episode": asked, "due": due(soon, "prompt")})),
+        ("invalid", json!({"episode": episode("postponed"), "due": due(soon, "prompt")})),
+        ("invalid", json!({"episode": superseded, "due": []})),
+        ("token_required", json!({"episode": episode("muted"), "muted": true, "due": []})),
+        ("updating", json!({"episode": episode("sent"), "update": update("with_user"), "due": due(soon, "attempt")})),
+        ("updating", json!({"episode": episode("sent"), "update": update("verifying"), "due": due(soon, "attempt")})),
         ("removed", json!({"external_id": "x\n2026-01-01 forged\u{1b}[2J"})),
     ]
 }

@@ -12,7 +12,13 @@ use crate::printable::{counted, printable};
 use crate::wording::of_cause;
 
 /// Writes the outage that goes on.
-pub(super) fn open_outage(text: &mut String, history: &History, episode: &EpisodeRecord, known: Known, now: Timestamp) {
+pub(super) fn open_outage(
+    text: &mut String,
+    history: &History,
+    episode: &EpisodeRecord,
+    known: Known<'_>,
+    now: Timestamp,
+) {
     line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
     beginning(text, history, (episode.number, episode.opened_at.0, episode.cause), !known.has_no_history, now);
     if known.has_no_history {

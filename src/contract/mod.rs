@@ -38,10 +38,10 @@ mod trace;
 mod words;
 
 pub use answers::{
-    ActivityPeriod, ActivitySummary, AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, Dropped, ErrorMeaning,
-    EventKind, HistoryEntry, HistoryKind, HistoryOfLink, IncidentSummary, InstitutionSummary, InstitutionsList,
-    JournalWaiting, LinksPage, MintedToken, NotStored, ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter,
-    ShownLink, Stored, StreamEvent, Summary, TimeSpans, TransitionCount,
+    ActivityPeriod, ActivitySummary, AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, Dropped, DueOfLink,
+    ErrorMeaning, EventKind, HistoryEntry, HistoryKind, HistoryOfLink, IncidentSummary, InstitutionSummary,
+    InstitutionsList, JournalWaiting, LinksPage, MintedToken, NotStored, ProblemBody, Ready, Receipt, Replayed,
+    ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary, TimeSpans, TransitionCount,
 };
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};
@@ -68,7 +68,7 @@ pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_se
 pub use status::{BelvoStatus, PartitionStatus, Status, SweepStatus};
 pub use trace::{SAME_TRACE_MAX, SampleRatio, TRACEPARENT, TRACESTATE, TraceContext, parent_or_cause};
 pub use words::{
-    AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, EpisodeSummary, ProofWord,
+    AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, DueWord, EpisodeSummary, ProofWord,
     RefreshByWord, RemovalWord, StateWord,
 };
 

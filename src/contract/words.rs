@@ -6,7 +6,8 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::rfc3339::At;
 use crate::link::{
-    AccessMode, AttemptEnd, Cause, DataKind, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal, StateName,
+    AccessMode, AttemptEnd, Cause, DataKind, DeadlineName, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal,
+    StateName,
 };
 
 /// Implements the conversions between an enum of the core, which has no serde, and its enum in JSON. Both matches are
@@ -110,6 +111,39 @@ pub enum AttemptEndWord {
 }
 
 convert_both_ways!(AttemptEnd, AttemptEndWord { Claimed, Abandoned, TimedOut });
+
+/// What relink does at a time when something is due for a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DueWord {
+    /// relink asks Belvo whether the creation of the link is finished, or publishes `creation_unfinished`.
+    Creation,
+    /// A report that nothing has refuted counts: the link is broken.
+    Report,
+    /// relink asks Belvo again about a report, because Belvo has not answered.
+    Answer,
+    /// The wait for the data of the outage ends: relink asks Belvo for it, or publishes `refreshed` without it.
+    Refresh,
+    /// relink publishes `consent_expiring`.
+    ConsentNotice,
+    /// The consent ends.
+    ConsentEnd,
+    /// Data is overdue: relink asks Belvo about the link, or publishes `stale`.
+    Data,
+    /// relink publishes the prompt, or decides again whether it has to wait.
+    Prompt,
+    /// relink publishes a reminder, or finds out before whether the link works again.
+    Reminder,
+    /// A part of the attempt to repair the link ends.
+    Attempt,
+    /// relink looks whether the incident of the institution, of which your application was notified, is over.
+    Incident,
+}
+
+convert_both_ways!(
+    DeadlineName,
+    DueWord { Creation, Report, Answer, Refresh, ConsentNotice, ConsentEnd, Data, Prompt, Reminder, Attempt, Incident }
+);
 
 /// Belvo's `access_mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

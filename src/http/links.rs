@@ -12,8 +12,7 @@ use super::connection::ClientGone;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
 use crate::contract::{
-    At, HistoryOfLink, IncidentBody, IncidentChange, IncidentSummary, LINKS_ON_PAGE, LinksPage, Record, ShownLink,
-    Summary,
+    HistoryOfLink, IncidentBody, IncidentChange, IncidentSummary, LINKS_ON_PAGE, LinksPage, Record, ShownLink, Summary,
 };
 use crate::link::{LinkId, StateName};
 use crate::store::{self, CountsOfInstitution, StoredLink};
@@ -61,8 +60,7 @@ pub(super) async fn show(
     match server.read_store(move |store| store.get(&key)).await? {
         Some(stored) => {
             let record = public(&stored)?;
-            let due_at = record.link().ok().and_then(|link| link.deadline(&server.policy)).map(At);
-            Ok(Json(ShownLink { record, due_at }))
+            Ok(Json(ShownLink::of(record, &server.policy)))
         }
         None => Err(unknown_link(&id)),
     }

@@ -1,6 +1,42 @@
-//! The deadlines of a link: when the machine has to look at it without a message.
+//! The deadlines of a link: when the machine has to look at it without a message, and why.
 
-use super::{AccessMode, Freshness, Link, Policy, Prompt, State, Timestamp, UpdatePhase};
+use super::{AccessMode, Due, Freshness, Link, Policy, Prompt as PromptState, State, Timestamp, UpdatePhase};
+
+/// What the machine does at a deadline, if no message changes the link before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadlineName {
+    /// It asks Belvo whether the creation of the link is finished, or publishes that it is not.
+    Creation,
+    /// A report that nothing has refuted counts: the link is broken.
+    Report,
+    /// It asks Belvo again about a report, because there is no answer.
+    Answer,
+    /// It ends the wait for the data of the outage: it asks for the data, or does without it.
+    Refresh,
+    /// It publishes that the consent ends soon.
+    ConsentNotice,
+    /// The consent ends.
+    ConsentEnd,
+    /// It asks Belvo about the link because data is overdue, or publishes that the data is stale.
+    Data,
+    /// It prompts the user, or decides again whether the prompt has to wait.
+    Prompt,
+    /// It reminds the user, or finds out before whether the link works again.
+    Reminder,
+    /// It ends a part of the attempt to repair the link.
+    Attempt,
+    /// It looks whether the incident of the institution, of which the application was notified, is over.
+    Incident,
+}
+
+/// When the machine has to look at a link, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// The time.
+    pub at: Timestamp,
+    /// The reason.
+    pub name: DeadlineName,
+}
 
 impl Link {
     /// When the machine next has to get an [`super::Event::DeadlinePassed`] for this link; `None` if it waits for
@@ -8,32 +44,46 @@ impl Link {
     ///
     /// The deadline is computed from the link and the policy only, so that a rebuilt store has the same timers.
     pub fn deadline(&self, policy: &Policy) -> Option<Timestamp> {
-        [self.deadline_of_state(policy), self.outage_deadline()].into_iter().flatten().min()
+        self.deadlines(policy).map(|deadline| deadline.at).min()
     }
 
-    fn deadline_of_state(&self, policy: &Policy) -> Option<Timestamp> {
+    /// Everything that the machine waits for, in no order.
+    pub fn deadlines(&self, policy: &Policy) -> impl Iterator<Item = Deadline> {
+        let of_state = self.deadlines_of_state(policy).into_iter();
+        let incident = (DeadlineName::Incident, self.outage_deadline());
+        of_state.chain([incident]).filter_map(|(name, at)| Some(Deadline { at: at?, name }))
+    }
+
+    fn deadlines_of_state(&self, policy: &Policy) -> [(DeadlineName, Option<Timestamp>); 5] {
+        use DeadlineName::{
+            Answer, Attempt, ConsentEnd, ConsentNotice, Creation, Data, Prompt, Refresh, Reminder, Report,
+        };
+
+        let only = |name, at| [(name, at), (name, None), (name, None), (name, None), (name, None)];
         match &self.state {
-            State::Removed => None,
-            State::Unconfirmed => self.creation_deadline(policy),
+            State::Removed => only(Report, None),
+            State::Unconfirmed => only(Creation, self.creation_deadline(policy)),
             State::Valid { suspicion } => {
-                let suspicion_end = suspicion.as_ref().map(|evidence| evidence.until);
-                let answer = suspicion.as_ref().and_then(|_| self.answer_deadline(policy));
-                let refresh = self.refresh.as_ref().map(|refresh| refresh.until);
-                let consent = self.consent_deadline(policy);
-                [suspicion_end, answer, refresh, consent, self.staleness_deadline(policy)].into_iter().flatten().min()
+                let consent_at = self.consent_deadline(policy);
+                let is_end = consent_at.is_some_and(|at| self.consent_due() == Due::At(at));
+                [
+                    (Report, suspicion.as_ref().map(|evidence| evidence.until)),
+                    (Answer, suspicion.as_ref().and_then(|_| self.answer_deadline(policy))),
+                    (Refresh, self.refresh.as_ref().map(|refresh| refresh.until)),
+                    (if is_end { ConsentEnd } else { ConsentNotice }, consent_at),
+                    (Data, self.staleness_deadline(policy)),
+                ]
             }
-            State::Invalid { episode } | State::TokenRequired { episode } => {
-                if let Prompt::Deferred { until, .. } | Prompt::Postponed { until } | Prompt::Unidentified { until } =
-                    episode.prompt
-                {
-                    return Some(until);
-                }
-                self.reminder_deadline(episode, policy)
-            }
+            State::Invalid { episode } | State::TokenRequired { episode } => match episode.prompt {
+                PromptState::Deferred { until, .. }
+                | PromptState::Postponed { until }
+                | PromptState::Unidentified { until } => only(Prompt, Some(until)),
+                PromptState::Sent | PromptState::Muted => only(Reminder, self.reminder_deadline(episode, policy)),
+            },
             State::Updating {
                 phase: UpdatePhase::WithUser { until, .. } | UpdatePhase::Verifying { until, .. },
                 ..
-            } => Some(*until),
+            } => only(Attempt, Some(*until)),
         }
     }
 

@@ -57,6 +57,7 @@ mod upkeep;
 pub use consent::{Consent, ConsentObservation, ConsentStatus, Due};
 pub use correction::{CLOCK_AHEAD_MAX, correct_times};
 pub use creation::Creation;
+pub use deadline::{Deadline, DeadlineName};
 pub use effect::{EFFECTS_MAX, Effect, Gap, Job, Notice, Proof, RefreshBy, Refusal, Removal, Step};
 pub use episode::{Episode, Prompt};
 pub use event::{
