@@ -6,7 +6,8 @@
 //! through the proxy is limited by the CPU time that all of them need.
 //!
 //! With `--apart`, relink and nats-server have one core, and the client and the sandbox the others (Linux, with `taskset`): so it shows whether
-//! the proxy takes calls as fast as the sandbox answers them.
+//! the proxy takes calls as fast as the sandbox answers them. With `--nginx` (and `nginx` on `PATH`), the same calls pass through nginx too,
+//! on the core of relink: it shows how much of the cost is that of any proxy.
 //!
 //! `--connections 32 --rounds 1` measures less. It asserts nothing about times. Without `--bench` (as in `cargo test
 //! --all-targets`) the measurement is short.
@@ -16,6 +17,8 @@
 #[path = "pipeline/measure.rs"]
 #[expect(dead_code, reason = "the pipeline uses the rest")]
 mod measure;
+#[path = "proxy/nginx.rs"]
+mod nginx;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -24,6 +27,7 @@ use std::time::Duration;
 
 use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
 use measure::{Machine, cpu_seconds, median, percentile};
+use nginx::Nginx;
 use relink::clock;
 use serde_json::Value;
 use support::binary::Relink;
@@ -55,7 +59,7 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Read => "read",
-            Self::Error => "error, reported",
+            Self::Error => "error",
         })
     }
 }
@@ -79,7 +83,7 @@ impl Call {
 struct Load {
     rate: f64,
     p50_ms: f64,
-    /// The CPU time of relink, per call.
+    /// The CPU time of the proxy, per call.
     cpu_micros: f64,
 }
 
@@ -118,6 +122,9 @@ async fn main() {
     let (direct, proxy) = (url.replace("http://", ""), proxy.expect("relink logs the address of its proxy"));
     let pid = relink.child.id().expect("it runs").to_string();
 
+    let has_nginx = arguments.iter().any(|argument| argument == "--nginx");
+    let nginx = if has_nginx { Some(Nginx::start(directory.path(), &direct).await) } else { None };
+
     println!("\nproxy on {}", Machine::look().await);
     let is_apart = arguments.iter().any(|argument| argument == "--apart");
     if is_apart {
@@ -127,10 +134,14 @@ async fn main() {
         pin(&pid, &last.to_string());
         pin(nats_pid.trim(), &last.to_string());
         println!("relink and nats-server have a core of their own");
+        if let Some(nginx) = &nginx {
+            pin(&nginx.pid(), &last.to_string());
+            println!("nginx has the same core, in turns with relink");
+        }
     }
 
     println!(
-        "| call | connections | offered | p50 direct | p50 through the proxy | difference | calls/s direct | calls/s through the proxy | ratio | CPU of relink per call |"
+        "| call | connections | offered | p50 direct | p50 through the proxy | difference | calls/s direct | calls/s through the proxy | ratio | CPU of the proxy per call |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for call in [Call::Read, Call::Error] {
@@ -138,12 +149,18 @@ async fn main() {
         for &connections in &size.connections {
             for rate in [Some(RATE), None] {
                 let load = Offered { request: request.clone(), status, connections, rate, duration: size.duration };
-                let (mut straight, mut through) = (Vec::new(), Vec::new());
+                let (mut straight, mut through, mut through_nginx) = (Vec::new(), Vec::new(), Vec::new());
                 for _ in 0..size.rounds {
                     straight.push(run(&direct, &load, &pid).await);
                     through.push(run(&proxy, &load, &pid).await);
+                    if let Some(nginx) = &nginx {
+                        through_nginx.push(run(&nginx.address, &load, &nginx.pid()).await);
+                    }
                 }
-                report(call, &load, &straight, &through);
+                report(&format!("{call}, relink"), &load, &straight, &through);
+                if !through_nginx.is_empty() {
+                    report(&format!("{call}, nginx"), &load, &straight, &through_nginx);
+                }
             }
         }
     }
@@ -171,7 +188,7 @@ struct Offered {
     duration: Duration,
 }
 
-/// Sends these calls. `pid` is the process of relink.
+/// Sends these calls. `pid` is the process of the proxy.
 async fn run(address: &str, load: &Offered, pid: &str) -> Load {
     let cpu_before = cpu_seconds(pid).unwrap_or(f64::NAN);
     let began = clock::instant();
@@ -230,7 +247,7 @@ async fn answer(stream: &mut TcpStream, received: &mut Vec<u8>) -> u16 {
 }
 
 /// One line: the medians of all rounds.
-fn report(call: Call, load: &Offered, straight: &[Load], through: &[Load]) {
+fn report(call: &str, load: &Offered, straight: &[Load], through: &[Load]) {
     let connections = load.connections;
     let offered = load.rate.map_or("as fast as possible".to_owned(), |rate| format!("{rate}/s"));
     let of = |loads: &[Load], value: fn(&Load) -> f64| median(&mut loads.iter().map(value).collect::<Vec<_>>());
