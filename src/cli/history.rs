@@ -14,7 +14,7 @@ use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
 use super::sentences::{at, in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
 use crate::contract::{
-    Because, DueOfLink, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record, StateWord,
+    At, Because, DueOfLink, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record, StateWord,
 };
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
@@ -320,7 +320,9 @@ pub(super) fn evidence(origin: &Origin) -> String {
         let verb = if origin.kind == OriginKind::Webhook { "replayed" } else { "sent" };
         format!(", {verb} with the API token {}", in_quotes(&printable(token)))
     });
-    format!("{source}, {verb} {}{input}{id}{}", origin.received_at.0, token.unwrap_or_default())
+    let waited = origin.accepted_at.map(|At(at)| format!(", accepted by relink at {at} and kept until NATS took it"));
+    let (waited, token) = (waited.unwrap_or_default(), token.unwrap_or_default());
+    format!("{source}, {verb} {}{input}{id}{waited}{token}", origin.received_at.0)
 }
 
 pub(super) fn because(entry: &HistoryEntry) -> Option<Because> {

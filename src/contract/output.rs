@@ -83,6 +83,10 @@ pub struct Origin {
     /// When the input stream stored the message; for a timer, when the timer fired.
     #[serde(alias = "heard_at")]
     pub received_at: At,
+    /// When relink accepted the message over HTTP, by the clock of its host; only of a message that then waited in the journal for a second or
+    /// longer, because NATS did not take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_at: Option<At>,
     /// Paths of fields that could not be read, such as `data.consent_due_date`. The message counts without them.
     #[serde(default, alias = "unread", skip_serializing_if = "Vec::is_empty")]
     pub unreadable_fields: Vec<String>,
@@ -104,6 +108,7 @@ impl Origin {
             by: None,
             reason: None,
             received_at: At(now),
+            accepted_at: None,
             unreadable_fields: Vec::new(),
         }
     }

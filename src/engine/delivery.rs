@@ -1,13 +1,19 @@
 //! A delivery of an input message, and the checks of its subject and its headers.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::limits::{MESSAGE_ID_BYTES_MAX, OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
-use crate::contract::{At, Command, DeadReason, InputKind, Origin, OriginKind, SCHEMA_VERSION, TOKEN_HEADER};
+use crate::contract::{
+    At, Command, DeadReason, InputKind, JOURNAL_HEADER, Origin, OriginKind, SCHEMA_VERSION, TOKEN_HEADER,
+};
 use crate::link::{LinkId, Timestamp};
+
+/// An input that NATS stored so long after relink accepted it had to wait for NATS. Most are stored after some milliseconds.
+const LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// One delivery of a message from the input stream. JetStream may deliver the same message again.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +90,9 @@ impl Delivery {
         let (by, reason) = command.map_or((None, None), |command| (command.by, command.reason));
         let by = short("by", by, OPERATOR_BYTES_MAX);
         let reason = short("reason", reason, REASON_BYTES_MAX);
+        // relink's journal dates its messages. Another publisher may give any time.
+        let ce_time = self.header("ce-time").filter(|_| self.header(JOURNAL_HEADER).is_some());
+        let accepted_at = ce_time.and_then(|at| at.parse::<Timestamp>().ok());
         Origin {
             kind: OriginKind::from(kind),
             input_sequence: Some(self.sequence),
@@ -92,6 +101,7 @@ impl Delivery {
             by,
             reason,
             received_at: At(self.stored_at()),
+            accepted_at: accepted_at.filter(|at| at.after(LATE_AFTER) <= self.stored_at()).map(At),
             unreadable_fields: unreadable.iter().map(|&field| field.to_owned()).collect(),
         }
     }

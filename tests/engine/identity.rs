@@ -172,3 +172,27 @@ fn the_record_says_who_gave_a_command_and_why() {
     assert_eq!((origin.token, origin.by.as_deref(), origin.reason), (None, Some("ana"), None));
     assert_eq!(origin.unreadable_fields, ["reason"]);
 }
+
+#[test]
+fn the_record_says_how_long_a_message_waited_in_the_journal() {
+    let mut desk = Desk::new(false);
+    let mut origin_of = |nth: usize, journal: Option<&str>, time: &str| {
+        let name = if nth % 2 == 1 { "mute" } else { "unmute" };
+        let mut command = message("command", nth, &json!({"command": name}));
+        let journal = journal.map(|record| ("Relink-Journal".to_owned(), record.to_owned()));
+        command.headers.extend(journal.into_iter().chain([("ce-time".to_owned(), time.to_owned())]));
+        desk.receive(vec![command]);
+        let because = records(&desk.store)[0].because.clone();
+        assert_eq!(because.event, name, "the command has changed the link");
+        because.origin
+    };
+    let accepted_at = "2026-09-21T10:00:00.000Z";
+    let waited = origin_of(1, Some("0000000a-1"), accepted_at);
+    assert_eq!(waited.accepted_at.map(|at| at.0.to_string()).as_deref(), Some(accepted_at));
+    // Most messages wait for some milliseconds.
+    let at_once = origin_of(2, Some("0000000a-2"), &waited.received_at.0.to_string());
+    assert_eq!(at_once.accepted_at, None);
+    // Only the journal knows the time: another publisher may give any, and what is no time is left out.
+    assert_eq!(origin_of(3, None, accepted_at).accepted_at, None);
+    assert_eq!(origin_of(4, Some("0000000a-4"), "yesterday").accepted_at, None);
+}

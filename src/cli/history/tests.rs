@@ -130,6 +130,17 @@ fn a_command_does_not_hide_why_the_prompt_waits() {
 }
 
 #[test]
+fn the_evidence_says_that_a_message_waited_for_nats() {
+    let at = |text: &str| At(text.parse().unwrap());
+    let mut origin = Origin::timer(at("2026-11-28T13:00:00Z").0);
+    origin.kind = OriginKind::Webhook;
+    assert_eq!(evidence(&origin), "a webhook, stored 2026-11-28T13:00:00.000Z");
+    origin.accepted_at = Some(at("2026-11-28T10:00:00Z"));
+    let waited = "a webhook, stored 2026-11-28T13:00:00.000Z, accepted by relink at 2026-11-28T10:00:00.000Z and kept until NATS took it";
+    assert_eq!(evidence(&origin), waited);
+}
+
+#[test]
 fn the_summary_names_who_has_muted_the_link() {
     let mut history = outage();
     let last = &mut history.entries.last_mut().unwrap().body;
