@@ -20,6 +20,9 @@ use crate::config::{Config, Sources};
 use crate::contract::{DueOfLink, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Record, Scope};
 use crate::printable::shortened;
 
+/// The HTTP status of a token without the scope of the request.
+pub(super) const FORBIDDEN: u16 = 403;
+
 /// The HTTP status of a link that relink does not know.
 pub(super) const NOT_FOUND: u16 = 404;
 

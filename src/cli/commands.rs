@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{History, NOT_FOUND, RelinkArgs, RunningRelink, Situation, status_of};
+use super::client::{FORBIDDEN, History, NOT_FOUND, RelinkArgs, RunningRelink, Situation, status_of};
 use super::due::unsent_prompt;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json};
@@ -124,9 +124,7 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
     let fields = [("command", Some(command.to_owned())), ("until", until), ("reason", reason), ("by", by)];
     let body: Map<String, Value> =
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
-    if OF_KNOWN_LINKS.contains(&command) {
-        refuse_unknown(&relink, link).await?;
-    }
+    check_link(&relink, link, OF_KNOWN_LINKS.contains(&command)).await?;
     let answer = relink.post(&format!("/v1/links/{link}/commands"), &Value::Object(body)).await?;
     let message_id = answer["message_id"].as_str().context("the answer of relink has no message_id")?;
     let until = Instant::now() + HANDLED_WITHIN;
@@ -161,10 +159,15 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
     Ok(if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Fails if relink does not know the link. Another error is left to the command, whose answer explains it.
-async fn refuse_unknown(relink: &RunningRelink, link: &str) -> anyhow::Result<()> {
+/// Fails if the token may not read, because then nobody would see what the command led to, and if relink does not know a link that has to be
+/// known. Another error is left to the command, whose answer explains it.
+async fn check_link(relink: &RunningRelink, link: &str, must_be_known: bool) -> anyhow::Result<()> {
     match relink.get(&format!("/v1/links/{link}")).await {
-        Err(error) if status_of(&error) == Some(NOT_FOUND) => bail!(
+        Err(error) if status_of(&error) == Some(FORBIDDEN) => bail!(
+            "{error} A command of this program needs the scope `read` too: it looks the link up, and shows what the command led to. Nothing \
+             has changed."
+        ),
+        Err(error) if must_be_known && status_of(&error) == Some(NOT_FOUND) => bail!(
             "{error} Nothing has changed. Check the id; `relink verify {link}` reads a link from Belvo that relink does not know yet"
         ),
         Ok(_) | Err(_) => Ok(()),

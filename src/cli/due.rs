@@ -202,8 +202,10 @@ fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp)
         None => reminder(record, episode.reminders_count, time_of(DueWord::Reminder), around, now),
     };
     let incident = time_of(DueWord::Incident).map(|time| incident_check(&at(time, now)));
-    let any_time =
-        can_repair.then(|| "The user may repair the link at any time, without waiting for a message.".to_owned());
+    let any_time = can_repair.then(|| match around.bank_is_down {
+        Some(true) => "The institution is down, so the user can repair the link only when it works again.".to_owned(),
+        Some(false) | None => "The user may repair the link at any time, without waiting for a message.".to_owned(),
+    });
     any_time.into_iter().chain([step]).chain(incident).collect()
 }
 
@@ -317,7 +319,7 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
     let (number, due_at) = (sent_count.saturating_add(1), at(due_at, now));
     if around.bank_is_down == Some(true) {
         return format!(
-            "Reminder {number} is due at {due_at}{because}, but waits, because the institution is down.{first}"
+            "Reminder {number} is due at {due_at}{because}. The institution is down now: if it is still down then, the reminder waits.{first}"
         );
     }
     let may_be_down = record.because.incident && around.bank_is_down.is_none();
@@ -351,8 +353,8 @@ fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Ve
                 count => format!(" (request {count}: no proof came so far)"),
             };
             format!(
-                "{end} relink asks Belvo whether the link works{so_far}, and waits for the answer until {until}. `recovered` is published \
-                 only with that proof."
+                "{end} relink asks Belvo whether the link works{so_far}. If no proof comes until {until}, it asks again, or the attempt has \
+                 failed. `recovered` is published only with that proof."
             )
         }
     }]
@@ -384,7 +386,7 @@ mod tests {
         let bank = |is_down| Around { bank_is_down: Some(is_down), ..Around::default() };
         let down = steps("sent", json!({}), bank(true));
         assert!(
-            down.contains("waits, because the institution is down") && down.ends_with("when the bank is up"),
+            down.contains("if it is still down then, the reminder waits") && down.ends_with("when the bank is up"),
             "{down}"
         );
         let up = steps("sent", json!({}), bank(false));

@@ -86,7 +86,7 @@ impl Report {
 
     fn table(&self, width: Option<u16>) -> String {
         if self.0.is_empty() {
-            return "relink has kept back no notice: either it does not observe (`relink serve --observe`), or nothing has happened\n"
+            return "relink has kept back no notice: it does not observe (`relink serve --observe`), or no notice was due so far\n"
                 .to_owned();
         }
         let row = |((day, name), count): (&(String, String), &Count)| {

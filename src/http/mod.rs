@@ -376,7 +376,10 @@ async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
 }
 
 fn no_resource(path: &str) -> Problem {
-    Problem::new(Kind::NotFound, format!("There is no resource at {}; `/openapi` lists all of them.", shown(path)))
+    Problem::new(
+        Kind::NotFound,
+        format!("There is no resource at {}; `/openapi` lists the calls of the interface.", shown(path)),
+    )
 }
 
 /// A path for a problem and for the log. It may have 64 KiB, and it comes from anybody. If a proxy in front of relink leaves its own path

@@ -35,7 +35,7 @@ pub struct DevArgs {
     /// TOML file with settings, for example of the policy; the environment is not read
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory that keeps the links, the streams and the ports
+    /// Directory that keeps the links, the streams, and the port of the nats-server
     #[arg(long, value_name = "DIR", default_value = "relink-dev")]
     pub data_dir: PathBuf,
     /// Address and port of relink; loopback only
