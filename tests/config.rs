@@ -403,7 +403,7 @@ fn belvo(url: &str) -> Given {
 #[test]
 fn the_address_of_belvo_has_no_part_that_relink_adds() {
     for url in ["https://api.belvo.com/api/", "https://api.belvo.com/api/links/", "https://api.belvo.com/?a=b"] {
-        assert!(belvo(url).problem().contains("without user, /api"), "{url}");
+        assert!(belvo(url).problem().contains("no user, /api"), "{url}");
     }
     assert_eq!(
         belvo("https://gateway.example/belvo/").config().belvo.keys.unwrap().url,

@@ -230,7 +230,7 @@ fn others(body: &Value) -> String {
 /// What a job does, as a clause after "relink".
 pub(super) fn of_job(name: &str, body: &Value) -> String {
     match name {
-        "find_superseded" => "ordered a search for older, broken links of the user that this link replaces (the history of such a link has the result)"
+        "find_superseded" => "looked for a broken link of the same user at the same bank, which this link would replace (the history of that link has the result)"
             .to_owned(),
         "read_successor" => {
             let other = body["successor_id"].as_str().unwrap_or("?");

@@ -396,7 +396,7 @@ fn read_belvo(reader: &mut Reader) -> BelvoConfig {
     if keys.as_ref().is_some_and(|keys| !is_http(&keys.url) || has_api_path(&keys.url)) {
         reader.reject(
             "belvo.url",
-            "must be an address without user, /api, query and fragment, such as https://sandbox.belvo.com",
+            "must begin with https:// (or http://) and have no user, /api, query or fragment, such as https://sandbox.belvo.com",
         );
     }
     let page = |reader: &mut Reader, key, problem| {

@@ -409,7 +409,7 @@ impl<S: Store> Engine<S> {
                 Self::plan_remark(link, delivery, "not_about_the_link", detail, origin, plan);
             }
             Meaning::Unknown { what } => {
-                let detail = format!("{what}; the message is in the dead letters");
+                let detail = format!("{what}: relink does not know it, so the message is in the dead letters");
                 Self::plan_remark(link, delivery, "unknown", detail, origin, plan);
                 Self::dead_letter(delivery, DeadReason::UnknownCode, what, plan);
             }
