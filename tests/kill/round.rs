@@ -268,7 +268,7 @@ impl Run {
         let answer = request.send().await?.error_for_status()?;
         let mut shown: Value = timeout(HTTP_TIMEOUT, answer.json()).await??;
         // It follows from the state and the policy, and is no part of the state.
-        shown.as_object_mut().map(|shown| shown.remove("due_at"));
+        shown.as_object_mut().map(|shown| ["due_at", "due"].map(|added| shown.remove(added)));
         Ok(shown)
     }
 }
