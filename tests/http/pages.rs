@@ -378,7 +378,7 @@ async fn the_button_mints_a_token_and_the_widget_comes_back_to_relink() {
     let succeeded = act(&scene, &opened, "success").await;
     assert_eq!(scene.get(&succeeded).await.status, 303);
     let error = json!({"event": "error", "error": "ACCESS_TOKEN_NOT_VALID"});
-    assert_eq!(scene.inputs().await[2..], [error, json!({"event": "success"})]);
+    assert_eq!(scene.inputs().await[2..], [error, json!({"event": "success", "link": scene.link})]);
 
     // Of an earlier attempt, only a success is a hint: an exit must not end the attempt in which the user is now.
     let early = Timestamp::from_millis(1_700_000_000_000);

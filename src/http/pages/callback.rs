@@ -96,7 +96,8 @@ fn widget_event(event: &str, query: &str) -> Option<Widget> {
         (is_plain && !value.is_empty() && value.len() <= CODE_LENGTH_MAX).then(|| value.to_owned())
     };
     match event {
-        "success" => Some(Widget::Success { link: None, institution: None }),
+        // A link that is another one: the user has connected the bank anew.
+        "success" => Some(Widget::Success { link: value("link"), institution: None }),
         "exit" => Some(Widget::Exit {
             last_encountered_error: None,
             last_encountered_error_code: value("last_encountered_error_code"),
@@ -124,7 +125,10 @@ mod tests {
     fn only_codes_of_a_callback_are_published() {
         let event =
             |event: &str, query: &str| widget_event(event, query).map(|event| serde_json::to_string(&event).unwrap());
-        assert_eq!(event("success", "link=x&institution=y").as_deref(), Some(r#"{"event":"success"}"#));
+        let success = "link=16f68516-bcbc-4cf7-b815-c500d4204e28&institution=y";
+        let named = r#"{"event":"success","link":"16f68516-bcbc-4cf7-b815-c500d4204e28"}"#;
+        assert_eq!(event("success", success).as_deref(), Some(named));
+        assert_eq!(event("success", "link=%00&institution=y").as_deref(), Some(r#"{"event":"success"}"#));
         let exit = "last_encountered_error_code=login_error&last_encountered_error_message=Maria%20Lopez&meta_data_step=abandon-survey";
         let published =
             r#"{"event":"exit","last_encountered_error_code":"login_error","meta_data_step":"abandon-survey"}"#;
