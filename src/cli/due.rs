@@ -66,9 +66,8 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
             (None, None, Some(_)) => "missing data".to_owned(),
             (None, None, None) if record.state == StateWord::Removed => "-".to_owned(),
             (None, None, None) if record.muted => "muted".to_owned(),
-            (None, None, None) => consent_end_of(record)
+            (None, None, None) => next_consent_end(record, now)
                 .filter(|_| record.state == StateWord::Valid)
-                .filter(|end| *end > now)
                 .map_or_else(|| "-".to_owned(), |end| format!("the consent ends {}", within(end))),
         };
     };
@@ -144,7 +143,7 @@ fn of_valid(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) 
     if let Some(until) = record.stale_probed_until {
         steps.push(format!("Data is overdue. If none arrives until {}, relink publishes `stale`.", at(until.0, now)));
     }
-    let ends_at = consent_end_of(record).filter(|end| *end > now);
+    let ends_at = next_consent_end(record, now);
     let is_announced =
         ends_at.is_some() && record.consent.as_ref().is_some_and(|consent| consent.announced_for == ends_at.map(At));
     if let Some(ends_at) = ends_at {
@@ -181,8 +180,9 @@ fn of_valid(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) 
     steps
 }
 
-fn consent_end_of(record: &Record) -> Option<Timestamp> {
-    record.consent.as_ref()?.due_at.map(|At(at)| at)
+/// When the consent ends, if that is in the future.
+fn next_consent_end(record: &Record, now: Timestamp) -> Option<Timestamp> {
+    record.consent.as_ref()?.due_at.map(|At(at)| at).filter(|end| *end > now)
 }
 
 fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {

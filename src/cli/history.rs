@@ -157,7 +157,7 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
             ),
         );
     };
-    let Ok(record) = serde_json::from_value::<Record>(newest.body.clone()) else {
+    let Ok(mut record) = serde_json::from_value::<Record>(newest.body.clone()) else {
         let state = newest.body["state"].as_str().unwrap_or("?");
         return line(
             text,
@@ -175,8 +175,9 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     let muted = last_command(&history.entries, "mute").filter(|_| record.muted);
     let around =
         Around { is_adopted: muted.as_ref().is_some_and(|command| command.origin.is_adoption()), ..known.around };
-    let began_wait = began_wait(&history.entries, &record);
-    let record = Record { because: began_wait.unwrap_or_else(|| record.because.clone()), ..record };
+    if let Some(began) = began_wait(&history.entries, &record) {
+        record.because = began;
+    }
     for step in next_steps(&record, known.due, around, now) {
         line(text, format_args!("  {step}"));
     }

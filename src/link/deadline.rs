@@ -1,6 +1,6 @@
 //! The deadlines of a link: when the machine has to look at it without a message, and why.
 
-use super::{AccessMode, Due, Freshness, Link, Policy, Prompt as PromptState, State, Timestamp, UpdatePhase};
+use super::{AccessMode, Due, Freshness, Link, Policy, Prompt, State, Timestamp, UpdatePhase};
 
 /// What the machine does at a deadline, if no message changes the link before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,41 +49,37 @@ impl Link {
 
     /// Everything that the machine waits for, in no order.
     pub fn deadlines(&self, policy: &Policy) -> impl Iterator<Item = Deadline> {
-        let of_state = self.deadlines_of_state(policy).into_iter();
-        let incident = (DeadlineName::Incident, self.outage_deadline());
-        of_state.chain([incident]).filter_map(|(name, at)| Some(Deadline { at: at?, name }))
+        let incident = due(DeadlineName::Incident, self.outage_deadline());
+        self.deadlines_of_state(policy).into_iter().chain([incident]).flatten()
     }
 
-    fn deadlines_of_state(&self, policy: &Policy) -> [(DeadlineName, Option<Timestamp>); 5] {
-        use DeadlineName::{
-            Answer, Attempt, ConsentEnd, ConsentNotice, Creation, Data, Prompt, Refresh, Reminder, Report,
-        };
-
-        let only = |name, at| [(name, at), (name, None), (name, None), (name, None), (name, None)];
+    fn deadlines_of_state(&self, policy: &Policy) -> [Option<Deadline>; 5] {
+        let only = |name, at| [due(name, at), None, None, None, None];
         match &self.state {
-            State::Removed => only(Report, None),
-            State::Unconfirmed => only(Creation, self.creation_deadline(policy)),
+            State::Removed => [None; 5],
+            State::Unconfirmed => only(DeadlineName::Creation, self.creation_deadline(policy)),
             State::Valid { suspicion } => {
                 let consent_at = self.consent_deadline(policy);
                 let is_end = consent_at.is_some_and(|at| self.consent_due() == Due::At(at));
+                let of_consent = if is_end { DeadlineName::ConsentEnd } else { DeadlineName::ConsentNotice };
                 [
-                    (Report, suspicion.as_ref().map(|evidence| evidence.until)),
-                    (Answer, suspicion.as_ref().and_then(|_| self.answer_deadline(policy))),
-                    (Refresh, self.refresh.as_ref().map(|refresh| refresh.until)),
-                    (if is_end { ConsentEnd } else { ConsentNotice }, consent_at),
-                    (Data, self.staleness_deadline(policy)),
+                    due(DeadlineName::Report, suspicion.as_ref().map(|evidence| evidence.until)),
+                    due(DeadlineName::Answer, suspicion.as_ref().and_then(|_| self.answer_deadline(policy))),
+                    due(DeadlineName::Refresh, self.refresh.as_ref().map(|refresh| refresh.until)),
+                    due(of_consent, consent_at),
+                    due(DeadlineName::Data, self.staleness_deadline(policy)),
                 ]
             }
             State::Invalid { episode } | State::TokenRequired { episode } => match episode.prompt {
-                PromptState::Deferred { until, .. }
-                | PromptState::Postponed { until }
-                | PromptState::Unidentified { until } => only(Prompt, Some(until)),
-                PromptState::Sent | PromptState::Muted => only(Reminder, self.reminder_deadline(episode, policy)),
+                Prompt::Deferred { until, .. } | Prompt::Postponed { until } | Prompt::Unidentified { until } => {
+                    only(DeadlineName::Prompt, Some(until))
+                }
+                Prompt::Sent | Prompt::Muted => only(DeadlineName::Reminder, self.reminder_deadline(episode, policy)),
             },
             State::Updating {
                 phase: UpdatePhase::WithUser { until, .. } | UpdatePhase::Verifying { until, .. },
                 ..
-            } => only(Attempt, Some(*until)),
+            } => only(DeadlineName::Attempt, Some(*until)),
         }
     }
 
@@ -105,4 +101,8 @@ impl Link {
             Freshness::Fresh | Freshness::Stale => None,
         }
     }
+}
+
+fn due(name: DeadlineName, at: Option<Timestamp>) -> Option<Deadline> {
+    at.map(|at| Deadline { at, name })
 }
