@@ -55,7 +55,7 @@ use crate::nats::declaration::StreamError;
 use crate::nats::events::Events;
 use crate::nats::history::Histories;
 use crate::nats::lag::LagReader;
-use crate::nats::node::{Node, NodeError, NodeOptions};
+use crate::nats::node::{Node, NodeError, NodeOptions, PublishedJournal};
 use crate::nats::publisher::{Publisher, PublisherOptions};
 use crate::nats::server_binary::ServerSource;
 use crate::nats::watch::Watch;
@@ -181,6 +181,7 @@ impl Service {
             .with_clock(clock.clone())
             .with_repair_links(repair_links)
             .with_observe(config.service.observe)
+            .with_journal(published(journal.clone()))
             .with_spans(config.traces.as_ref().map(|traces| traces.ratio))
             .with_components(config.status_components.clone());
         let (phase, as_of, recreated) = (node.phase(), node.as_of(), node.recreated());
@@ -443,6 +444,10 @@ fn open_journal(config: &Config, target: NatsTarget) -> anyhow::Result<(Journal,
                 directory.display()
             )
         })
+}
+
+fn published(journal: Journal) -> PublishedJournal {
+    PublishedJournal::new(move |now| journal.published_until(now))
 }
 
 fn open_store(config: &Config) -> anyhow::Result<SledStore> {

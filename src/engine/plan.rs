@@ -46,6 +46,8 @@ pub struct Plan {
     pub links_unreadable: Vec<LinkId>,
     /// Links whose timer panicked, because of a bug in the machine.
     pub timers_panicked: Vec<LinkId>,
+    /// Whether deadlines have passed that wait for inputs ([`super::Engine::set_due_by`]).
+    pub are_timers_held: bool,
     /// Counts of outcomes, for metrics.
     pub tally: Tally,
     /// The recorded steps.

@@ -49,7 +49,7 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// The first `max` due links of the owned partitions, without the skipped ones.
+    /// The first `max` due links of the owned partitions, without the skipped ones and those that wait for inputs.
     fn due(&mut self, now: Timestamp, max: usize, plan: &mut Plan) -> Result<Vec<(LinkId, LinkEntry)>, StoreError> {
         let mut limit = TIMERS_MAX + self.timers_skipped.len();
         loop {
@@ -79,6 +79,12 @@ impl<S: Store> Engine<S> {
                     continue;
                 }
                 if let Some(partition) = self.partition_of(entry.partition) {
+                    let deadline = entry.link.deadline(&self.policy).filter(|at| *at <= now);
+                    // The links are in the order of their deadlines, so those behind this one wait too.
+                    if deadline.zip(self.due_by).is_some_and(|(deadline, due_by)| deadline > due_by) {
+                        plan.are_timers_held = true;
+                        return Ok(ours);
+                    }
                     ours.push((id, LinkEntry { partition, ..entry }));
                 }
             }

@@ -10,7 +10,8 @@ use super::format::{BODY_BYTES_MAX, Entry};
 use super::forwarder::Forwarder;
 use super::target::Target;
 use super::writer::{Body, Writer};
-use super::{Shared, Shows as _, open_log};
+use super::{Shared, Shows as _, open_log, published_until};
+use crate::link::Timestamp;
 
 /// Appends to a journal, as its thread does.
 pub struct ManualWriter<D: Disk> {
@@ -34,6 +35,11 @@ pub fn open_manual<D: Disk>(
 }
 
 impl<D: Disk> ManualWriter<D> {
+    /// As [`super::Journal::published_until`].
+    pub fn published_until(&self, now: Timestamp) -> Option<Timestamp> {
+        published_until(self.shared.as_ref(), now)
+    }
+
     /// Writes messages with one sync. Returns the number of the first one.
     ///
     /// # Errors

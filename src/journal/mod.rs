@@ -304,6 +304,12 @@ impl Journal {
         }
     }
 
+    /// Up to when NATS has everything that was stored here: `now`, or when the oldest message that waits was received. `None`: it is not known
+    /// at this moment, because the forwarder has not read that message yet.
+    pub fn published_until(&self, now: Timestamp) -> Option<Timestamp> {
+        published_until(self.shared.as_ref(), now)
+    }
+
     /// What waits for NATS.
     pub fn waiting(&self) -> Waiting {
         self.shared.waiting()
@@ -442,6 +448,13 @@ fn run<D: Disk>(
             let _gone = append.answer.send(answer);
         }
     }
+}
+
+/// See [`Journal::published_until`].
+fn published_until(shared: &(impl Shows + ?Sized), now: Timestamp) -> Option<Timestamp> {
+    // A message that is stored after this look was received at `now` or later.
+    let Waiting { records, since, .. } = shared.waiting();
+    if records == 0 { Some(now) } else { since.map(|since| since.min(now)) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -11,6 +11,7 @@
 mod calls;
 mod commits;
 mod driver;
+mod input_ends;
 mod writer;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::calls::{LOOKS_MAX, OpenCall, OpenCalls};
 pub use self::commits::Commits;
 use self::driver::{Arriving, Driver, far_off};
+pub use self::input_ends::PublishedJournal;
 use super::batch::{BATCH_TIMEOUT, Batches};
 use super::dead_letter::DeadLetters;
 use super::streams_read::Streams;
@@ -109,6 +111,7 @@ pub struct Node<S> {
     recreated: Arc<Notify>,
     activity: ActivityLog,
     clock: Clock,
+    journal: PublishedJournal,
 }
 
 impl<S: Store + Clone + 'static> Node<S> {
@@ -138,6 +141,7 @@ impl<S: Store + Clone + 'static> Node<S> {
             recreated,
             activity: ActivityLog::default(),
             clock,
+            journal: PublishedJournal::default(),
         }
     }
 
@@ -173,6 +177,13 @@ impl<S: Store + Clone + 'static> Node<S> {
     #[must_use]
     pub fn with_components(mut self, components: Components) -> Self {
         self.components = components;
+        self
+    }
+
+    /// Deadlines wait for what this journal has not published.
+    #[must_use]
+    pub fn with_journal(mut self, journal: PublishedJournal) -> Self {
+        self.journal = journal;
         self
     }
 

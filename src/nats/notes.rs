@@ -76,6 +76,11 @@ pub(super) fn publish(note: Note, log: &ActivityLog, subjects: &Subjects) {
             resumed_after = behind,
             "the input stream lost acknowledged messages; the partition resumes with the first message after the loss"
         ),
+        Note::TimersHeldTooLong { held } => tracing::warn!(
+            waited_seconds = held.as_secs(),
+            "deadlines have waited for inputs that relink has accepted and could not handle, for example because the input stream is full; \
+             they are handled now, without these inputs"
+        ),
         Note::ClockJumped { by_ms, is_confirmed: false } => {
             metrics::counter!(metric::CLOCK_JUMPS.name, "clock" => "nats").increment(1);
             tracing::warn!(

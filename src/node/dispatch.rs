@@ -1,5 +1,7 @@
 //! Hands each input to the part of the node that handles it.
 
+use std::time::Duration;
+
 use super::Node;
 use super::input::{Input, RequestId};
 use super::output::{End, PartitionEnd};
@@ -36,6 +38,9 @@ impl<S: Store + Clone> Node<S> {
                 let stream = Timestamp::from_nanos(stream_at_ns);
                 self.stream_time(now, request, stream, Timestamp::from_millis(host_at_ms));
             }
+            Input::InputEnds { request, waited_ms, ends } => {
+                self.input_ends(now, request, Duration::from_millis(waited_ms), ends);
+            }
             Input::Rewound { reader, created_ns, pending } => self.rewound(now, reader, created_ns, pending),
             Input::Delivered { deliveries } => self.delivered(now, deliveries),
             Input::ReaderFailed { reader, problem } => self.reader_failed(now, reader, &problem),
@@ -62,6 +67,7 @@ impl<S: Store + Clone> Node<S> {
             Input::StoreFailed { problem } => return Err(End::Store { problem }),
             Input::RequestFailed { request, problem } => {
                 let _ = self.measuring_failed(now, request)
+                    || self.input_ends_failed(now, request)
                     || self.acquiring_failed(now, request, &problem)
                     || self.resuming_failed(now, request, &problem);
             }

@@ -125,6 +125,16 @@ pub enum Input {
         /// The wall clock of the host when the answer arrived, in milliseconds since the Unix epoch.
         host_at_ms: i64,
     },
+    /// Answers [`super::Output::ReadInputEnds`].
+    InputEnds {
+        /// The id of the output that it answers.
+        request: RequestId,
+        /// For how long the oldest message of the journal has waited, in milliseconds; 0 if nothing waits. The driver must look at the journal
+        /// before it asks for `ends`.
+        waited_ms: u64,
+        /// For each partition, a sequence of the input stream: the partition has no message behind it, or none that was stored before the question.
+        ends: BTreeMap<u16, u64>,
+    },
     /// Answers [`super::Output::Rewind`]: the consumer is reset to the sequence, and deliveries follow.
     Rewound {
         /// The id of the output that it answers.

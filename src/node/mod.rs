@@ -88,6 +88,7 @@
 //! - `input`, `output`: the values that go in and out; `dispatch`: hands each input to its part
 //! - `acquire`: takes fences and catches up the store; `place`: finds where a partition resumes, and supervises its reader
 //! - `commit`: the pipeline from the queue to the acknowledgement
+//! - `complete`: a deadline waits for the inputs that relink has accepted before it
 //! - `catch_up`: turns messages of the output stream into changes of the store, and tracks which messages the store has
 //! - `lost_states`: compares the store with the digest of the last commit on the output stream
 //! - `ending`: checkpoints, and the end of a partition and of a node
@@ -105,6 +106,7 @@ mod dispatch;
 
 mod acquire;
 mod commit;
+mod complete;
 mod place;
 
 mod catch_up;
@@ -129,6 +131,7 @@ use std::time::Duration;
 use self::acquire::{Acquisition, Reading};
 use self::catch_up::Coverage;
 use self::commit::{Applying, InFlight, Next};
+use self::complete::Complete;
 use self::ending::{Ending, EndingStage};
 use self::lost_states::Expected;
 use self::partition::{Partition, Stage};
@@ -227,6 +230,8 @@ pub struct Node<S> {
     /// The upper limit of `items_max`, after the server has refused a batch for its number of messages.
     items_ceiling: usize,
 
+    /// Up to when all inputs are handled.
+    complete: Complete,
     /// The clock of the input stream. All other times of a node are of the driver's own clock.
     clock: StreamClock,
     measuring: Measuring,
@@ -275,6 +280,7 @@ impl<S: Store + Clone> Node<S> {
             plans_without_timers: 0,
             items_max: usize::MAX,
             items_ceiling: usize::MAX,
+            complete: Complete::default(),
             clock: StreamClock::default(),
             measuring: Measuring::default(),
             checkpoint_at: None,
@@ -380,6 +386,7 @@ impl<S: Store + Clone> Node<S> {
             }
         }
         self.is_engine_stale = false;
+        self.complete.reset();
         Ok(())
     }
 

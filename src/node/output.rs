@@ -86,6 +86,15 @@ pub enum Output {
         /// The answer carries this id.
         request: RequestId,
     },
+    /// Find out which inputs relink has accepted and this node may not have: first look since when the journal of this process has messages,
+    /// then read the last sequence of the input stream, and then ask the consumer of each partition for the last message that it has
+    /// delivered. If it has more to deliver, the end of the partition is that of the stream. Answer: `InputEnds` or `RequestFailed`.
+    ReadInputEnds {
+        /// The answer carries this id.
+        request: RequestId,
+        /// The numbers of the partitions.
+        partitions: Vec<u16>,
+    },
     /// End the partition's reader, if there is one. Reset the partition consumer to a sequence, without regard to the acknowledgements that JetStream has, and start a new reader. Answer: `Rewound`, then `Delivered` for each message; or `ReaderFailed`, at any time.
     Rewind {
         /// The new reader. Every answer carries this id.
@@ -313,6 +322,11 @@ pub enum Note {
         stream_last_sequence: u64,
         /// The partition resumes after this sequence.
         behind: u64,
+    },
+    /// Deadlines have waited for inputs that relink has accepted and could not handle. Now they no longer wait.
+    TimersHeldTooLong {
+        /// For how long they have waited.
+        held: Duration,
     },
     /// The server's clock has another time than expected: it has jumped, or the clock of this host has, or was wrong at the start.
     ClockJumped {

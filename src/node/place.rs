@@ -222,6 +222,7 @@ impl<S: Store + Clone> Node<S> {
                 });
             }
             self.queue.push_back(delivery);
+            self.complete.queued();
         }
     }
 

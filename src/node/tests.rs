@@ -1,6 +1,7 @@
 //! The node with scripted streams: one test for each way in which something can fail.
 
 mod chain;
+mod complete;
 mod driver;
 mod lost_states;
 mod places;
@@ -55,6 +56,9 @@ struct Rig {
     is_input_recreated: bool,
     /// How many messages wait for a reader when it starts.
     pending_at_start: Option<u64>,
+    /// The end of each partition, and how long the oldest message of the journal has waited.
+    input_ends: BTreeMap<u16, u64>,
+    journal_waited: Duration,
     /// By how many milliseconds the server's clock is ahead.
     server_ahead_ms: i64,
 }
@@ -99,6 +103,8 @@ impl Rig {
             writes: VecDeque::new(),
             is_input_recreated: false,
             pending_at_start: None,
+            input_ends: BTreeMap::new(),
+            journal_waited: Duration::ZERO,
             server_ahead_ms: 0,
         }
     }
@@ -159,6 +165,14 @@ impl Rig {
             Output::RestartStore { request } => {
                 self.node.store().restart_empty().unwrap();
                 Input::StoreRestarted { request, kept_at: None }
+            }
+            Output::ReadInputEnds { request, partitions } => {
+                let ends = partitions
+                    .into_iter()
+                    .map(|number| (number, *self.input_ends.get(&number).unwrap_or(&0)))
+                    .collect();
+                let waited_ms = u64::try_from(self.journal_waited.as_millis()).unwrap();
+                Input::InputEnds { request, waited_ms, ends }
             }
             Output::Rewind { reader, partition, behind } => {
                 self.readers.insert(partition, (reader, 0));

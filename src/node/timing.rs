@@ -120,6 +120,7 @@ impl<S: Store + Clone> Node<S> {
             // A deadline in the past belongs to a timer that was set aside, or to the partition of another node.
             let next = next.map(|at| self.clock.own_time(at));
             let timers_at = next.filter(|at| *at > now).map_or(latest, |at| at.min(latest));
+            let timers_at = self.complete.wakes_at(now).map_or(timers_at, |at| timers_at.min(at));
             wake_at = Some(wake_at.map_or(timers_at, |at| at.min(timers_at)));
         }
         if let Some(at) = wake_at.filter(|_| wake_at != self.wake_at) {

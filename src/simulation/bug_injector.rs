@@ -26,6 +26,8 @@ pub enum Bug {
     RestoredStreamIsAnother,
     /// Times that lie in the future are never corrected.
     TimesNotCorrected,
+    /// Deadlines do not wait for inputs that are accepted and not handled.
+    InputsNotAwaited,
     /// Timers use the clock of the host.
     HostClockTrusted,
     /// The settle window of the machine is off.
@@ -293,6 +295,10 @@ impl BugInjector {
             (Bug::TimesNotCorrected, Input::StreamTime { request, stream_at_ns, .. }) => {
                 let host_at_ms = Timestamp::LATEST.as_millis();
                 actions.push(DriverAction::Deliver(Input::StreamTime { request, stream_at_ns, host_at_ms }));
+            }
+            (Bug::InputsNotAwaited, Input::InputEnds { request, .. }) => {
+                let (waited_ms, ends) = (0, BTreeMap::new());
+                actions.push(DriverAction::Deliver(Input::InputEnds { request, waited_ms, ends }));
             }
             (Bug::HostClockTrusted, Input::StreamTime { request, host_at_ms, .. }) => {
                 let stream_at_ns = host_at_ms.saturating_mul(1_000_000);

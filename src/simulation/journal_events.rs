@@ -118,7 +118,7 @@ impl World {
         let random = &mut self.random;
         let _not_synced = self.journals.hosts[host].crash_host(entry, |below| random.below(below));
         if self.options.bug == Some(Bug::AnsweredBeforeSync) {
-            self.checkers.journal.accepted(number, host, delivery);
+            self.checkers.journal.accepted(number, host, delivery, now);
         }
     }
 

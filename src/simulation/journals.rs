@@ -153,6 +153,11 @@ impl Host {
         running.writer.append(vec![entry])
     }
 
+    /// Up to when the journal is published; `None` if it is not known.
+    pub(super) fn published_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.running.as_ref().map_or(Some(now), |running| running.writer.published_until(now))
+    }
+
     /// Starts a step of the forwarder, unless one is running, and polls it. Returns its calls and its result.
     pub(super) fn poll(&mut self) -> (Vec<JournalCall>, Option<Step>) {
         let Some(running) = &mut self.running else { return (Vec::new(), None) };

@@ -90,6 +90,7 @@ impl World {
                 self.later(after_ms, Event::Wake { process: id, nth });
             }
             Output::Note(Note::TimerSetAside { of }) => drop(process.set_aside.insert(of)),
+            Output::Note(Note::TimersHeldTooLong { .. }) => self.checkers.timers_held_too_long(),
             Output::Note(_) => {}
             Output::Rewind { partition, .. } | Output::StopReader { partition } => {
                 if let Some((reader, _)) = process.readers.remove(&partition) {
@@ -139,6 +140,7 @@ impl World {
             | Output::LookUpInput { .. }
             | Output::FindInput { .. }
             | Output::ReadStreamTime { .. }
+            | Output::ReadInputEnds { .. }
             | Output::StoreDeadLetters { .. }
             | Output::StageBatch { .. }
             | Output::CommitBatch { .. } => self.send(id, output),
@@ -297,6 +299,7 @@ impl World {
                 let host_at_ms = self.now_ms + self.processes.get(&id).map_or(0, |process| process.host_skew_ms);
                 Input::StreamTime { request, stream_at_ns: self.server_now_ms() * 1_000_000, host_at_ms }
             }
+            Output::ReadInputEnds { request, partitions } => self.input_ends(id, request, partitions),
             Output::LookUpOutput { request, sequence } => {
                 Input::OutputLookedUp { request, owner: stream.owner_of(sequence) }
             }
@@ -355,7 +358,7 @@ impl World {
         match self.jetstream.output.store(id, messages, closing) {
             Ok(last_sequence) => {
                 self.counts.commits += 1;
-                self.stored(messages_count)?;
+                self.stored(id, messages_count)?;
                 Ok(Input::BatchCommitted { batch, last_sequence, messages_count })
             }
             Err(_refused) => {
@@ -382,15 +385,15 @@ impl World {
         let count = fences.len() as u64 + u64::from(closing.is_some());
         match self.jetstream.output.take(id, fences, closing) {
             Ok((fences, closing)) => {
-                self.stored(count)?;
+                self.stored(id, count)?;
                 Ok(Input::FencesTaken { request, fences, closing })
             }
             Err(_refused) => Ok(Input::FencesRefused { request }),
         }
     }
 
-    /// Checks the last `count` messages of the output stream, and registers their jobs.
-    fn stored(&mut self, count: u64) -> Checked {
+    /// Checks the last `count` messages of the output stream, which a process has stored, and registers their jobs.
+    fn stored(&mut self, id: u32, count: u64) -> Checked {
         let messages = &self.jetstream.output.messages;
         let batch = &messages[messages.len() - usize::try_from(count).unwrap_or(0)..];
         if self.trace.is_on() {
@@ -400,7 +403,8 @@ impl World {
         }
         // While the clock of the server is wrong, nobody can know it.
         let latest = (!self.had_server_skew).then(|| Timestamp::from_millis(self.now_ms + CLOCK_DEVIATION_MS));
-        self.checkers.stored(batch, latest, &self.jetstream)?;
+        let host = self.journals.host_of.get(&id).copied();
+        self.checkers.stored(batch, latest, host, &self.jetstream)?;
         let is_job = |stored: &&Stored| matches!(stored.message.address, Address::Job(..));
         for Stored { message, .. } in batch.iter().filter(is_job) {
             self.jetstream.jobs.store(message.id.clone(), message.body.to_vec(), self.now_ms);
@@ -427,7 +431,8 @@ fn unanswered(output: &Output, problem: &str) -> Input {
         | Output::ReadInputFacts { request }
         | Output::LookUpInput { request, .. }
         | Output::FindInput { request, .. }
-        | Output::ReadStreamTime { request } => Input::RequestFailed { request: *request, problem },
+        | Output::ReadStreamTime { request }
+        | Output::ReadInputEnds { request, .. } => Input::RequestFailed { request: *request, problem },
         other => unreachable!("{other:?} is not for the server"),
     }
 }

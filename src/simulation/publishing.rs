@@ -91,7 +91,7 @@ impl World {
             return false;
         }
         self.counts.accepted += 1;
-        self.checkers.journal.accepted(number, host, delivery);
+        self.checkers.journal.accepted(number, host, delivery, self.now());
         self.forward_later(host, 0);
         true
     }

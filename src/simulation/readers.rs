@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::fault::Fault;
 use super::jetstream::Pull;
 use super::world::{Event, World};
-use crate::node::{Delivered, Input, ReaderId};
+use crate::node::{Delivered, Input, ReaderId, RequestId};
 
 /// The number of messages that a consumer delivers at once.
 const HANDED_OUT_MAX: usize = 6;
@@ -50,6 +50,22 @@ impl World {
             Err(problem) => Input::ReaderFailed { reader, problem },
         };
         self.soon(Event::Receive { process, input });
+    }
+
+    /// What waits for a process: in the journal of its host, and for its readers.
+    pub(super) fn input_ends(&self, id: u32, request: RequestId, partitions: Vec<u16>) -> Input {
+        let failed = |problem: String| Input::RequestFailed { request, problem };
+        let now = self.now();
+        let host = self.journals.host_of.get(&id).and_then(|host| self.journals.hosts.get(*host));
+        let Some(until) = host.map_or(Some(now), |host| host.published_until(now)) else {
+            return failed("the journal is being read".to_owned());
+        };
+        let waited_ms = u64::try_from(now.since(until).as_millis()).unwrap_or(u64::MAX);
+        let end = |number| self.jetstream.input.end_of(number).map(|end| (number, end));
+        match partitions.into_iter().map(end).collect() {
+            Ok(ends) => Input::InputEnds { request, waited_ms, ends },
+            Err(problem) => failed(problem),
+        }
     }
 
     /// Records the arrival time of a reader's last message; a later message does not arrive before it.

@@ -1,8 +1,9 @@
 //! The journal of a real relink: webhooks are taken while NATS is away, and published when it is back.
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::support::binary::{API_TOKEN, Relink, WEBHOOK_SECRET, client};
+use crate::support::binary::{API_TOKEN, Relink, WEBHOOK_SECRET, client, signal};
 use crate::support::{TestNats, webhook, within};
 use relink::nats::server::{NatsServer, ServerOptions};
 use serde_json::{Value, json};
@@ -251,5 +252,46 @@ async fn threads_behind_the_http_server_have_a_lower_priority() {
     let own = nice_values["relink"].first().copied().unwrap();
     for (name, nice) in [("journal", own), ("tokio-rt-worker", own), ("background", own.max(10))] {
         assert_eq!(nice_values[name], [nice].into(), "{name}: {nice_values:?}");
+    }
+}
+
+/// A reminder is due while NATS is away, and the link is muted meanwhile. When NATS is back, the mute comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_journal_has_accepted_comes_before_an_overdue_reminder() {
+    let nats = TestNats::start().await;
+    let policy = [("RELINK_POLICY_REMINDERS", "3s"), ("RELINK_POLICY_REMINDER_PAUSE", "1s")];
+    let relink = Relink::serve(nats.server.url(), &nats.dir.path().join("relink"), &policy).await;
+    let ids: Vec<_> = (1..=20).map(link).collect();
+    for (id, n) in ids.iter().zip(1..) {
+        assert_eq!(post_webhook(&relink, webhook(id, "invalid_credentials", n)).await.0, 200);
+    }
+    let mut due_at = String::new();
+    for id in &ids {
+        let state = relink.wait_for_link(&client(), id).await;
+        assert_eq!(state["episode"]["prompt"], "sent", "{state}");
+        due_at = due_at.max(state["due_at"].as_str().expect("a reminder is due").to_owned());
+    }
+    let server = nats.server.pid().to_string();
+    // The connection stays, so the node is ready to go on at once.
+    signal("STOP", &server).await;
+    for id in &ids {
+        command(&relink, id, "mute").await;
+    }
+    let due_at: jiff::Timestamp = due_at.parse().expect("a time");
+    let until_due = due_at.duration_since(jiff::Timestamp::now()).unsigned_abs();
+    // The reminders become due, and a node that does not wait plans them.
+    tokio::time::sleep(until_due + Duration::from_secs(2)).await;
+
+    signal("CONT", &server).await;
+    let all_muted = async {
+        for id in &ids {
+            while relink.wait_for_link(&client(), id).await["muted"] != true {}
+        }
+    };
+    within("the mutes", all_muted).await;
+    for id in &ids {
+        let (_, history) = get(&relink, &format!("/v1/links/{id}/history")).await;
+        let entries = history["entries"].as_array().expect("entries");
+        assert!(entries.len() >= 3 && !entries.iter().any(|entry| entry["type"] == "reminder"), "{history}");
     }
 }

@@ -9,6 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::calls::{CHECKPOINT_LOOKS_MAX, OpenCalls};
+use super::input_ends::{self, PublishedJournal};
 use super::writer::{Write, Writer, Written};
 use super::{Commits, Node, OpenCommit, READERS_QUEUE_MAX};
 use crate::activity::ActivityLog;
@@ -48,6 +49,7 @@ pub(super) struct Driver<S> {
     /// Readers of partitions and of the output stream.
     readers: JoinSet<()>,
     by_partition: HashMap<u16, AbortHandle>,
+    journal: PublishedJournal,
     reading: Option<AbortHandle>,
     staged: HashMap<BatchId, Box<OpenBatch>>,
     to_driver: mpsc::Sender<FromReader>,
@@ -73,7 +75,8 @@ pub(super) struct Arriving {
 
 impl<S: Store + Clone + 'static> Driver<S> {
     pub(super) fn new(parts: &Node<S>) -> (Self, Arriving) {
-        let Node { client, streams, batches, dead_letters, phase, as_of, open_commit, commits, calls, .. } = parts;
+        let Node { client, streams, batches, dead_letters, phase, as_of, open_commit, commits, calls, journal, .. } =
+            parts;
         let (to_driver, deliveries) = mpsc::channel(READERS_QUEUE_MAX);
         // The next messages are read while the node applies the previous ones.
         let (to_read, read) = mpsc::channel(1);
@@ -95,6 +98,7 @@ impl<S: Store + Clone + 'static> Driver<S> {
             tasks: JoinSet::new(),
             readers: JoinSet::new(),
             by_partition: HashMap::new(),
+            journal: journal.clone(),
             reading: None,
             staged: HashMap::new(),
             to_driver,
@@ -267,6 +271,11 @@ impl<S: Store + Clone + 'static> Driver<S> {
                     let host_at_ms = clock::now().as_millis();
                     Input::StreamTime { request, stream_at_ns, host_at_ms }
                 });
+            }
+            Output::ReadInputEnds { request, partitions } => {
+                let journal = self.journal.clone();
+                let ends = async move { input_ends::read(&streams, &journal, partitions).await };
+                self.ask(request, ends, move |(waited_ms, ends)| Input::InputEnds { request, waited_ms, ends });
             }
             Output::LookUpOutput { request, sequence } => {
                 let owner = async move { streams.owner_of(sequence).await };

@@ -271,6 +271,8 @@ impl Relink {
             Output::ReadOutput { request, up_to, .. } => {
                 Input::OutputRead { request, messages: Vec::new(), reached: up_to }
             }
+            // Nothing waits: each input is delivered at once.
+            Output::ReadInputEnds { request, .. } => Input::InputEnds { request, waited_ms: 0, ends: BTreeMap::new() },
             Output::Rewind { reader, .. } => {
                 self.streams.reader = Some(reader);
                 Input::Rewound { reader, created_ns: STREAM_CREATED_NS, pending: None }

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::journals::{NUMBER_HEADER, number_of, number_text};
 use super::Checked;
 use crate::engine::Delivery;
-use crate::link::LinkId;
+use crate::link::{LinkId, Timestamp};
 
 /// The messages that were sent to the HTTP servers, by number.
 #[derive(Default)]
 pub(in crate::simulation) struct JournalChecker {
     /// The host that has accepted the message, and the message.
     accepted: BTreeMap<u64, (usize, Delivery)>,
+    /// When the message was accepted.
+    accepted_at: BTreeMap<u64, Timestamp>,
     published: BTreeSet<u64>,
     /// The last message of each link that each host has published for the first time.
     last_first: BTreeMap<(usize, String), u64>,
@@ -24,8 +26,22 @@ pub(in crate::simulation) struct JournalChecker {
 
 impl JournalChecker {
     /// The sender of the message got an answer with 2xx.
-    pub(in crate::simulation) fn accepted(&mut self, number: u64, host: usize, delivery: Delivery) {
+    pub(in crate::simulation) fn accepted(&mut self, number: u64, host: usize, delivery: Delivery, at: Timestamp) {
         self.accepted.insert(number, (host, delivery));
+        self.accepted_at.insert(number, at);
+    }
+
+    /// A message about the link that this host has accepted before `latest`, and that still waits.
+    pub(super) fn waiting_for(&self, link: &LinkId, host: usize, latest: Timestamp) -> Option<u64> {
+        if self.damages.contains_key(&host) {
+            return None;
+        }
+        let before = self.accepted_at.iter().filter(|(_, at)| **at < latest).map(|(number, _)| number);
+        before.copied().find(|number| {
+            let is_done = self.published.contains(number) || self.set_aside.contains(number);
+            let is_of_link = |(of, delivery): &(usize, Delivery)| *of == host && delivery.link == link.as_str();
+            !is_done && self.accepted.get(number).is_some_and(is_of_link)
+        })
     }
 
     /// The input stream has stored a message; returns whether it is a repeat. A message whose sender got an error may be published too.

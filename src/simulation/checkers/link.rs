@@ -49,6 +49,8 @@ pub(super) struct PendingEffects {
     pub(super) all: Vec<(EffectName, LinkId, String)>,
     /// The other links that the message to the user mentions, if there is one.
     also: Option<Vec<AlsoBroken>>,
+    /// The other links that the end of an outage mentions. It asks the user, but it was promised, so it waits for no pause.
+    also_at_restoration: Vec<AlsoBroken>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +64,8 @@ impl PendingEffects {
         self.all.push((EffectName::Notice(name), link.clone(), id.to_owned()));
         if matches!(name, NoticeName::UpdateRequired | NoticeName::Reminder | NoticeName::ConsentExpiring) {
             self.also = Some(notice.also_broken);
+        } else if name == NoticeName::InstitutionRestored {
+            self.also_at_restoration = notice.also_broken;
         }
     }
 
@@ -72,6 +76,7 @@ impl PendingEffects {
     pub(super) fn clear(&mut self) {
         self.all.clear();
         self.also = None;
+        self.also_at_restoration.clear();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -155,6 +160,7 @@ impl LinkChecker {
         // The rules come first, so that a violated one is reported by its name.
         self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
         self.check_outage(&which, &before, &after, input.event.name(), incident, effects, policy)?;
+        self.persons.notified(&effects.also_at_restoration);
         let checked = self.persons.check(&after, at, effects.also.as_deref(), (&self.links, &self.down), policy);
         checked.map_err(|problem| format!("{which} {problem}"))?;
         if !self.is_machine_wrong {

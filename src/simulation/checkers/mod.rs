@@ -6,6 +6,7 @@
 //! - `machine`: each state is the one that the machine leads to
 //! - `incidents`: the incident messages of institutions
 //! - `journal`: what the HTTP servers have accepted is published in order, and repeats change nothing
+//! - `deadlines`: a deadline waits for the inputs that relink has accepted before it
 //! - `adoption`: links that were broken before relink was installed
 //! - `final_state`: the processes and stores after all faults have ended; `ground_truth`: Belvo's status of the links then
 //!
@@ -13,6 +14,7 @@
 //! only that lost messages are published again. A checker must never be relaxed to make a run pass.
 
 mod adoption;
+mod deadlines;
 mod final_state;
 mod ground_truth;
 mod history;
@@ -65,6 +67,10 @@ pub(super) struct Checkers {
     lost_state: Option<(LinkId, u64)>,
     /// Whether the output stream has ever lost messages.
     is_output_lost: bool,
+    /// Whether the input stream has ever lost messages.
+    is_input_lost: bool,
+    /// Whether the deadlines of a process no longer wait for inputs, because they have waited for too long.
+    were_timers_held_too_long: bool,
 }
 
 impl Checkers {
@@ -82,11 +88,23 @@ impl Checkers {
             incidents_ever,
             lost_state: None,
             is_output_lost: false,
+            is_input_lost: false,
+            were_timers_held_too_long: false,
         }
     }
 
-    /// Checks a batch that the output stream has stored. `latest` is the latest time that a timer may have.
-    pub(super) fn stored(&mut self, batch: &[Stored], latest: Option<Timestamp>, jetstream: &JetStream) -> Checked {
+    /// Checks a batch that the output stream has stored. `latest` is the latest time that a timer may have; `None`: the clock of the server
+    /// was wrong. `host` is the host of the process that has stored it.
+    pub(super) fn stored(
+        &mut self,
+        batch: &[Stored],
+        latest: Option<Timestamp>,
+        host: Option<usize>,
+        jetstream: &JetStream,
+    ) -> Checked {
+        if latest.is_some() {
+            self.check_deadlines(batch, host, jetstream)?;
+        }
         for Stored { message, .. } in batch {
             self.adoption.check(message)?;
             check_timer(message, latest)?;
@@ -125,6 +143,7 @@ impl Checkers {
 
     /// Records that the input stream has lost messages or was created again.
     pub(super) fn input_lost(&mut self) {
+        self.is_input_lost = true;
         self.adoption.forget();
         self.history.input_lost();
     }

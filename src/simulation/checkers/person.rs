@@ -22,6 +22,12 @@ impl PersonChecker {
         self.messages.entry(link.clone()).and_modify(|message| *message = (*message).min(at));
     }
 
+    /// A message has mentioned the outages of these links.
+    pub(super) fn notified(&mut self, mentioned: &[AlsoBroken]) {
+        let outages = mentioned.iter().filter_map(|other| Some((other.link_id.parse().ok()?, other.episode)));
+        self.notified.extend(outages);
+    }
+
     /// Checks a state, and the message of the same step: `also` has the other links that it mentions; `None` if there is no message.
     pub(super) fn check(
         &mut self,

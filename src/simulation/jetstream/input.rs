@@ -183,6 +183,17 @@ impl InputStream {
         }
     }
 
+    /// The last message that a consumer has delivered, if it has no more to deliver; else the last one of the stream.
+    pub(in crate::simulation) fn end_of(&self, partition: u16) -> Result<u64, String> {
+        let consumer = &self.consumers[usize::from(partition)];
+        if consumer.is_deleted {
+            return Err("there is no such consumer".to_owned());
+        }
+        let mut behind = self.messages.range(consumer.reached + 1..);
+        let has_more = behind.any(|(_, place)| self.ever[*place].partition == partition);
+        Ok(if has_more { self.last_sequence } else { consumer.reached })
+    }
+
     pub(in crate::simulation) fn pull(&mut self, partition: u16, pull: Pull) {
         self.consumer(partition).pulls.push(pull);
     }
