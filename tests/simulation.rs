@@ -125,6 +125,8 @@ fn first_seed_of(bug: Bug) -> u64 {
         Bug::WitnessIgnored => 245,
         // A link must break for ever while a newer one of its user works, and not be muted: 27 finds it.
         Bug::SuccessorsIgnored => 20,
+        // A prompt must be deferred of a link whose user does not know of the outage: 19 finds it.
+        Bug::DeferralNeverEnds => 15,
         _found_by_most_seeds => 0,
     }
 }

@@ -104,7 +104,7 @@ pub struct Engine<S> {
     set_aside: BTreeMap<(u16, u64, i64), String>,
     /// Links whose timer cannot be handled. Their timers are skipped until the next start of the process.
     timers_skipped: BTreeSet<LinkId>,
-    /// Deadlines after this time wait. `None`: all that have passed are planned.
+    /// Deadlines of links after this time wait. `None`: all that have passed are planned.
     due_by: Option<Timestamp>,
     /// Finds links whose times lie in the future.
     corrections: Corrections,
@@ -215,8 +215,9 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// From now on, deadlines after `due_by` are not planned, although they have passed: inputs that are older may still arrive. `None`: all
-    /// deadlines that have passed are planned.
+    /// From now on, deadlines of links after `due_by` are not planned, although they have passed: inputs that are older may still arrive.
+    /// `None`: all deadlines that have passed are planned. The end of an outage by time does not wait: an older outage error begins it
+    /// again, and the prompts for which it matters wait.
     pub const fn set_due_by(&mut self, due_by: Option<Timestamp>) {
         self.due_by = due_by;
     }
@@ -270,11 +271,7 @@ impl<S: Store> Engine<S> {
         if let Some(&first_partition) = self.planned.keys().next() {
             // Incidents end before the timers run, so that the timers see it and deferred prompts are not deferred
             // again.
-            let next_end = self.institutions.next_end().filter(|at| *at <= now);
-            let are_held = next_end.zip(self.due_by).is_some_and(|(next_end, due_by)| next_end > due_by);
-            plan.are_timers_held |= are_held;
-            let ended_max = if are_held { 0 } else { TIMERS_MAX.min(items_max) };
-            for bodies in self.institutions.pass_time(now, ended_max) {
+            for bodies in self.institutions.pass_time(now, TIMERS_MAX.min(items_max)) {
                 plan.add_item(|| Item::IncidentEnd(bodies[0].institution.clone()));
                 bodies.into_iter().for_each(|body| plan.incident(first_partition, body));
             }

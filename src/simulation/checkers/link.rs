@@ -300,7 +300,10 @@ impl LinkChecker {
         let is_asked = effects.has(NoticeName::UpdateRequired) || effects.has(NoticeName::Reminder);
         let cause = link.state.episode().map(|episode| episode.cause);
         let is_in_vain = matches!(cause, Some(Cause::Credentials | Cause::Token | Cause::AccountBlocked));
-        if is_asked && is_in_vain && down_since.is_some() && event != EventName::Release {
+        // A released prompt may still wait for quiet hours or for the pause of the person.
+        let is_released =
+            event == EventName::Release || before.state.episode().is_some_and(|episode| episode.is_released);
+        if is_asked && is_in_vain && down_since.is_some() && !is_released {
             return Err(format!("{which} asks a user for a repair while the institution is down"));
         }
         if effects.has(NoticeName::InstitutionRestored) && self.announced_down.remove(&link.id).is_none() {
