@@ -1,4 +1,4 @@
-//! Corrects links whose times lie in the future, because the clock of the NATS server had been ahead.
+//! Corrects links and institutions whose times lie in the future, because the clock of the NATS server had been ahead.
 //!
 //! Such links are found in two ways. A step that lies in the future is noticed at once. Steps of an earlier process, and
 //! steps that were not in the future by a clock that was wrong itself, are found by a pass over all links, which begins
@@ -21,6 +21,8 @@ const PAGE_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Corrections {
     /// The latest time that it may be now; `None` while a jump of a clock is not confirmed, and then nothing is corrected.
     latest_now: Option<Timestamp>,
+    /// Whether the institutions have to be corrected.
+    are_institutions_ahead: bool,
     /// Links that may have to be corrected.
     ahead: BTreeSet<LinkId>,
     /// The pass over all links: the last link that was read, and when the next page is due. `None`: the pass is complete.
@@ -29,7 +31,7 @@ pub(super) struct Corrections {
 
 impl Default for Corrections {
     fn default() -> Self {
-        Self { latest_now: None, ahead: BTreeSet::new(), pass: Some((None, None)) }
+        Self { latest_now: None, are_institutions_ahead: true, ahead: BTreeSet::new(), pass: Some((None, None)) }
     }
 }
 
@@ -39,9 +41,10 @@ impl<S: Store> Engine<S> {
         self.corrections.latest_now = latest_now;
     }
 
-    /// Begins a pass over all links: a clock was ahead, and is not any more.
+    /// Corrects the institutions, and begins a pass over all links: a clock was ahead, and is not any more.
     pub fn check_all_times(&mut self) {
         self.corrections.pass = Some((None, None));
+        self.corrections.are_institutions_ahead = true;
     }
 
     /// Notes a link whose step lies in the future.
@@ -54,6 +57,9 @@ impl<S: Store> Engine<S> {
     /// Plans the corrections of at most `max` links.
     pub(super) fn plan_corrections(&mut self, max: usize, plan: &mut Plan) -> Result<(), StoreError> {
         let Some(now) = self.corrections.latest_now else { return Ok(()) };
+        if std::mem::take(&mut self.corrections.are_institutions_ahead) {
+            self.institutions.correct_times(now.after(CLOCK_AHEAD_MAX));
+        }
         self.read_page(now)?;
         for _ in 0..max {
             let Some(id) = self.corrections.ahead.pop_first() else { break };

@@ -136,6 +136,21 @@ impl Incidents {
         is_over
     }
 
+    /// Corrects times that lie after `now`, the latest time that it may be: a clock had been ahead.
+    pub(super) fn correct_times(&mut self, now: Timestamp) {
+        let bucket = self.bucket(now);
+        for failures in self.institutions.values_mut() {
+            for (opened_at, planned_at) in failures.recent.values_mut() {
+                (*opened_at, *planned_at) = ((*opened_at).min(now), (*planned_at).min(now));
+            }
+            failures.baseline.split_off(&bucket.saturating_add(1));
+            if let Some(ongoing) = &mut failures.ongoing {
+                ongoing.since = ongoing.since.map(|since| since.min(now));
+                ongoing.latest.iter_mut().for_each(|latest| *latest = (*latest).min(now));
+            }
+        }
+    }
+
     /// When the incident of the institution ends if no more links fail.
     pub(super) fn ends_at(&self, institution: &str) -> Option<Timestamp> {
         self.institutions.get(institution)?.ongoing.as_ref()?.ends_at(self.window)

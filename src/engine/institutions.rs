@@ -171,6 +171,15 @@ impl Institutions {
         changed
     }
 
+    /// Corrects times that lie after `now`, the latest time that it may be: the clock of the NATS server had been ahead, and an outage of
+    /// that time would last until then. The times of the messages stay, and increase.
+    pub(super) fn correct_times(&mut self, now: Timestamp) {
+        self.incidents.correct_times(now);
+        for known in self.known.values_mut() {
+            known.machine.correct_times(now, &self.settings);
+        }
+    }
+
     /// When the next state ends if there is no new evidence.
     pub(super) fn next_end(&self) -> Option<Timestamp> {
         let ends = self

@@ -97,6 +97,13 @@ impl Known {
         self.page = self.page.filter(|page| now < page.until);
     }
 
+    /// Evidence that was read by a clock that was ahead counts from `now`, the latest time that it may be, at most for its usual time.
+    pub(super) fn correct_times(&mut self, now: Timestamp, settings: &Settings) {
+        self.errors.correct_times(now, settings);
+        self.incident_until = self.incident_until.map(|until| until.min(now.after(settings.incident_life())));
+        self.page = self.page.map(|page| Page { until: page.until.min(now.after(LIFE)), at: page.at.min(now), ..page });
+    }
+
     /// What the evidence shows, and its kind.
     pub(super) fn level(&self, settings: &Settings) -> (Level, Cause) {
         let incident = if self.incident_until.is_some() { Level::Outage } else { Level::Calm };
@@ -180,6 +187,13 @@ impl Errors {
     fn expire(&mut self, now: Timestamp, settings: &Settings) {
         self.recent.retain(|_, (_, read_at)| now < read_at.after(settings.window));
         self.floor = self.floor.filter(|(_, until)| now < *until);
+    }
+
+    fn correct_times(&mut self, now: Timestamp, settings: &Settings) {
+        for (at, read_at) in self.recent.values_mut() {
+            (*at, *read_at) = ((*at).min(now), (*read_at).min(now));
+        }
+        self.floor = self.floor.map(|(level, until)| (level, until.min(now.after(settings.window))));
     }
 
     fn level(&self, settings: &Settings) -> Level {

@@ -104,6 +104,12 @@ impl Institution {
         self.step(settings)
     }
 
+    /// Corrects times that lie after `now`, the latest time that it may be: a clock had been ahead.
+    pub fn correct_times(&mut self, now: Timestamp, settings: &Settings) {
+        self.to_restore = self.to_restore.map(|since| since.min(now));
+        self.known.correct_times(now, settings);
+    }
+
     /// When the state may change without new evidence. `None` if it cannot.
     pub fn deadline(&self, settings: &Settings) -> Option<Timestamp> {
         if self.state == State::Operational { None } else { self.known.next_expiry(settings) }

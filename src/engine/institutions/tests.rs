@@ -177,3 +177,24 @@ fn after_a_restart_the_openings_of_the_current_window_count() {
     }
     assert!(open(&mut after, "erebor", 19, MINUTE).is_some());
 }
+
+/// The clock of the NATS server was a year ahead when the outages began, and the status page and the links show nothing new.
+#[test]
+fn an_outage_from_a_clock_that_was_ahead_ends_after_its_usual_time() {
+    const YEAR: i64 = 365 * 24 * HOUR;
+    let mut institutions = incidents(2);
+    (0..2).for_each(|link| drop(open(&mut institutions, "erebor", link, YEAR)));
+    let origin = Origin { received_at: At(at(YEAR)), ..origin() };
+    institutions.status_page("gotham", PageStatus::Major, at(YEAR), &origin, at(YEAR));
+    (0..3).for_each(|n| {
+        let link = format!("link-{n}").parse().unwrap();
+        drop(institutions.outage_error("banamex", &link, &origin, at(YEAR)));
+    });
+    let are_known = ["erebor", "gotham"].iter().all(|name| institutions.down_since(Some(name)).is_some());
+    assert!(are_known && institutions.next_end() > Some(at(YEAR)));
+    institutions.correct_times(at(0));
+    assert!(institutions.next_end() <= Some(at(24 * HOUR)));
+    let ended: BTreeSet<_> = end(&mut institutions, at(24 * HOUR)).into_iter().map(|body| body.institution).collect();
+    assert!(ended.contains("erebor") && ended.contains("gotham"), "{ended:?}");
+    assert_eq!((institutions.count_down(), institutions.next_end()), (0, None));
+}
