@@ -10,7 +10,7 @@
 //! - `person`: the other links of a person, in several bodies
 //! - `notice`: the bodies of notices; `output`: jobs, refusals, committed offsets and fences
 //! - `incident`: the messages about an incident of an institution, for operations
-//! - `operations`: the operations of the HTTP API, with `queries`; `answers`, `status`, `requests`: the bodies that only HTTP has
+//! - `operations`: the operations of the HTTP API, with `queries`; `answers`, `shown_link`, `status`, `requests`: the bodies that only HTTP has
 //! - `digest`: all links and their versions as two numbers
 //! - `trace`: the trace context in the headers of every message
 //! - `rfc3339`: the time in every body; `words`: enums that several bodies share; `secrets`: removes secrets from bodies; `limits`: the size of texts in a
@@ -33,15 +33,16 @@ mod record;
 mod requests;
 mod rfc3339;
 mod secrets;
+mod shown_link;
 mod status;
 mod trace;
 mod words;
 
 pub use answers::{
-    ActivityPeriod, ActivitySummary, AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, Dropped, DueOfLink,
-    ErrorMeaning, EventKind, HistoryEntry, HistoryKind, HistoryOfLink, IncidentSummary, InstitutionSummary,
-    InstitutionsList, JournalWaiting, LinksPage, MintedToken, NotStored, ProblemBody, Ready, Receipt, Replayed,
-    ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary, TimeSpans, TransitionCount,
+    ActivityPeriod, ActivitySummary, AddressCheck, Alive, DeadLetterSummary, DeadLettersPage, Dropped, ErrorMeaning,
+    EventKind, HistoryEntry, HistoryKind, HistoryOfLink, IncidentSummary, InstitutionSummary, InstitutionsList,
+    JournalWaiting, LinksPage, MintedToken, NotStored, ProblemBody, Ready, Receipt, Replayed, ShownDeadLetter, Stored,
+    StreamEvent, Summary, TimeSpans, TransitionCount,
 };
 pub use digest::LinksDigest;
 pub use incident::{IncidentBecause, IncidentBody, IncidentCause, IncidentChange, institution_token};
@@ -65,6 +66,7 @@ pub use record::{BadRecord, EpisodeRecord, PromptWord, Record, Repaired, UpdateP
 pub use requests::{DropRequest, UpdateRequest};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
+pub use shown_link::{DueOfLink, ShownLink};
 pub use status::{BelvoStatus, PartitionStatus, Status, SweepStatus};
 pub use trace::{SAME_TRACE_MAX, SampleRatio, TRACEPARENT, TRACESTATE, TraceContext, parent_or_cause};
 pub use words::{

@@ -8,7 +8,7 @@ use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use super::answers::{
     ActivitySummary, AddressCheck, Alive, DeadLettersPage, Dropped, HistoryOfLink, InstitutionsList, LinksPage,
-    MintedToken, NotStored, Ready, Receipt, Replayed, ShownDeadLetter, ShownLink, Stored, StreamEvent, Summary,
+    MintedToken, NotStored, Ready, Receipt, Replayed, ShownDeadLetter, Stored, StreamEvent, Summary,
 };
 use super::input::{ApiError, Command, InstitutionStatus, Webhook, Widget};
 use super::queries::{
@@ -16,6 +16,7 @@ use super::queries::{
     WATCH_EVENTS,
 };
 use super::requests::{DropRequest, UpdateRequest};
+use super::shown_link::ShownLink;
 use super::status::Status;
 
 /// What the holder of an API token may do. A token has one or several of these scopes.
