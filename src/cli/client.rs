@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::due::Around;
 use super::output::DIM;
 use crate::config::{Config, Sources};
-use crate::contract::{DueOfLink, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Record, Scope};
+use crate::contract::{DueOfLink, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Mention, Record, Scope};
 use crate::printable::shortened;
 
 /// The HTTP status of a token without the scope of the request.
@@ -105,6 +105,8 @@ pub(super) struct LastState {
     pub(super) history: History,
     /// What is due for the link, the next first.
     pub(super) due: Vec<DueOfLink>,
+    /// The last message about another link that mentioned this one.
+    pub(super) mention: Option<Mention>,
     /// The time up to which the store has followed `KV_links`.
     pub(super) as_of: Option<String>,
 }
@@ -143,6 +145,11 @@ pub(super) fn record_of(link: &Value) -> anyhow::Result<(Record, Vec<DueOfLink>)
     let record =
         serde_json::from_value(link.clone()).context("this version of relink cannot read the state of the link")?;
     Ok((record, due_in(link)))
+}
+
+/// The last message about another link that mentioned this one, in such an answer.
+pub(super) fn mention_in(link: &Value) -> Option<Mention> {
+    serde_json::from_value(link.get("last_mention")?.clone()).ok()
 }
 
 /// What is due, in such an answer; without what this version cannot read.
@@ -246,7 +253,7 @@ impl RunningRelink {
         let as_of = response.headers().get("relink-as-of").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let record: Value = self.read(response, &path).await?;
         let link_id = record["link_id"].as_str().unwrap_or(link).to_owned();
-        let due = due_in(&record);
+        let (due, mention) = (due_in(&record), mention_in(&record));
         let stored_at = serde_json::from_value(record["updated_at"].clone()).context("the record has no time")?;
         let entry = HistoryEntry {
             kind: HistoryKind::State,
@@ -257,7 +264,7 @@ impl RunningRelink {
             body: record,
         };
         let history = History { link_id, entries: vec![entry], truncated: false, unreadable_count: 0 };
-        Ok(LastState { history, due, as_of })
+        Ok(LastState { history, due, mention, as_of })
     }
 
     pub(super) async fn dead_letters(&self) -> anyhow::Result<Vec<Value>> {

@@ -12,9 +12,9 @@ use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{at, in_quotes, of_job, of_notice, of_observed, of_person, of_transition, word_of};
+use super::sentences::{at, in_quotes, of_job, of_mention, of_notice, of_observed, of_person, of_transition, word_of};
 use crate::contract::{
-    At, Because, DueOfLink, HistoryEntry, HistoryKind, Origin, OriginKind, PromptWord, Record, StateWord,
+    At, Because, DueOfLink, HistoryEntry, HistoryKind, Mention, Origin, OriginKind, PromptWord, Record, StateWord,
 };
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
@@ -25,6 +25,8 @@ use crate::wording::of_state;
 pub(super) struct Known<'a> {
     /// What is due for the link, the next first.
     pub(super) due: &'a [DueOfLink],
+    /// The last message about another link that mentioned this one.
+    pub(super) mention: Option<&'a Mention>,
     /// The state of relink and of the institution. Whether relink has muted the link, the history shows.
     pub(super) around: Around,
     /// The history cannot be read now, so it has the last state only.
@@ -105,7 +107,14 @@ pub(super) fn show_last_state(last: &LastState, around: Around, now: Timestamp) 
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note + &show_part(&last.history, None, Known { due: &last.due, around, has_no_history: true }, now, false)?)
+    Ok(note
+        + &show_part(
+            &last.history,
+            None,
+            Known { due: &last.due, mention: last.mention.as_ref(), around, has_no_history: true },
+            now,
+            false,
+        )?)
 }
 
 /// The history with every text made printable.
@@ -169,6 +178,9 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     match &record.episode {
         Some(episode) => open_outage(text, history, episode, known, now),
         None => last_outage(text, history, now),
+    }
+    if let Some(mention) = known.mention {
+        line(text, format_args!("  {}", of_mention(mention, now)));
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
     let is_snoozed = record.snoozed_until.is_some_and(|until| until.0 > now);

@@ -7,12 +7,12 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 use strum::VariantArray as _;
 
-use super::client::{RelinkArgs, RunningRelink, Situation};
+use super::client::{RelinkArgs, RunningRelink, Situation, mention_in};
 use super::due::{Around, next_in_short, next_steps};
 use super::history::last_command;
 use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
-use super::sentences::{at, in_quotes, span, word_of};
+use super::sentences::{at, in_quotes, of_mention, span, word_of};
 use super::tables::{Column, table_of};
 use super::watching::{Output, print_each};
 use crate::clock;
@@ -268,6 +268,9 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
                 ),
             );
         }
+    }
+    if let Some(mention) = mention_in(link) {
+        line(&mut text, format_args!("{}", of_mention(&mention, now)));
     }
     if let Some(data_at) = record.data_at {
         line(&mut text, format_args!("Data last arrived at {}.", at(data_at.0, now)));

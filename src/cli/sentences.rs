@@ -5,9 +5,9 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::contract::{At, Because, NoticeName, Origin, OriginKind, StateWord};
+use crate::contract::{At, Because, Mention, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{EventName, StateName, Timestamp};
-use crate::printable::shortened;
+use crate::printable::{printable, shortened};
 use crate::wording::{of_event, reporter};
 
 /// The word of a state in messages.
@@ -42,6 +42,15 @@ pub(super) fn of_transition(because: &Because) -> String {
             format!("{}: {}.", reporter(kind), of_event(event))
         }
     }
+}
+
+/// The last message about another link of the same person that mentioned this one.
+pub(super) fn of_mention(mention: &Mention, now: Timestamp) -> String {
+    format!(
+        "At {}, a message to the same user about the link {} mentioned this one too.",
+        at(mention.at.0, now),
+        printable(&mention.link_id)
+    )
 }
 
 /// Why a message to the user was postponed or counted, as a sentence, from the state after the transition. `None` if it was sent, or none was

@@ -71,11 +71,16 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str, input: Option
     };
     // A UUID has several spellings; message ids contain the one that relink uses.
     let message = behind.map(|behind| format!("{}.{behind}", history.link_id)).or_else(|| input.map(str::to_owned));
-    // Without what is due, the output only lacks a time.
-    let due = relink.last_state(link).await.map(|last| last.due).unwrap_or_default();
+    // Without them, the output only lacks a time and a mention.
+    let (due, mention) = relink.last_state(link).await.map(|last| (last.due, last.mention)).unwrap_or_default();
     let newest = history.entries.iter().rfind(|entry| entry.kind == HistoryKind::State);
     let around = newest.map(|entry| around(&entry.body)).unwrap_or_default();
-    history::show(&history, message.as_deref(), Known { due: &due, around, has_no_history: false }, clock::now())
+    history::show(
+        &history,
+        message.as_deref(),
+        Known { due: &due, mention: mention.as_ref(), around, has_no_history: false },
+        clock::now(),
+    )
 }
 
 /// The link of an outage, whose id is that of the link with `-e` and a number behind it.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::record::Record;
 use super::rfc3339::At;
 use super::words::DueWord;
-use crate::link::Policy;
+use crate::link::{Link, Policy, Timestamp};
 
 /// A link, and when relink next acts on it.
 #[derive(Serialize, JsonSchema)]
@@ -20,6 +20,31 @@ pub struct ShownLink {
     /// Everything that is due for the link without a message, the next first; its first time is `due_at`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub due: Vec<DueOfLink>,
+    /// The last message about another link of the same person that mentioned the open outage of this link, or the end of its consent. A
+    /// subscriber that is late has to look at it: the user gets this message too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_mention: Option<Mention>,
+    /// Since when the institution is down. Then its users can do nothing. Absent if it is not down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub institution_down_since: Option<At>,
+}
+
+/// A message about another link of the same person that mentioned a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mention {
+    /// When it was sent.
+    pub at: At,
+    /// The link that it was about.
+    pub link_id: String,
+}
+
+/// What else is known of a link.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The other links of its person.
+    pub others: Vec<Link>,
+    /// Since when its institution is down.
+    pub down_since: Option<Timestamp>,
 }
 
 /// When relink acts on a link without a message, and why. A message in between may change it.
@@ -32,13 +57,17 @@ pub struct DueOfLink {
 }
 
 impl ShownLink {
-    /// The link of a record, with what is due for it under this policy. If the record cannot be read as a link, nothing is.
-    pub fn of(record: Record, policy: &Policy) -> Self {
+    /// The link of a record, with what is due for it under this policy, and what follows from its surroundings. If the record cannot be read
+    /// as a link, nothing is due.
+    pub fn of(record: Record, surroundings: &Surroundings, policy: &Policy) -> Self {
         let link = record.link().ok();
         let deadlines = link.iter().flat_map(|link| link.deadlines(policy));
         let mut due: Vec<_> =
             deadlines.map(|deadline| DueOfLink { at: At(deadline.at), what: deadline.name.into() }).collect();
         due.sort_by_key(|due| due.at);
-        Self { record, due_at: due.first().map(|due| due.at), due }
+        let last_mention = link.as_ref().and_then(|link| link.last_mention(&surroundings.others));
+        let last_mention = last_mention.map(|(at, about)| Mention { at: At(at), link_id: about.to_string() });
+        let institution_down_since = surroundings.down_since.map(At);
+        Self { record, due_at: due.first().map(|due| due.at), due, last_mention, institution_down_since }
     }
 }

@@ -13,9 +13,10 @@ use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
 use crate::contract::{
     HistoryOfLink, IncidentBody, IncidentChange, IncidentSummary, LINKS_ON_PAGE, LinksPage, Record, ShownLink, Summary,
+    Surroundings,
 };
-use crate::link::{LinkId, StateName};
-use crate::store::{self, CountsOfInstitution, StoredLink};
+use crate::link::{Link, LinkId, StateName};
+use crate::store::{self, CountsOfInstitution, StoreError, StoredLink, links_of_same_person};
 
 /// The most institutions of a summary. Belvo has some hundreds.
 const INSTITUTIONS_MAX: usize = 1_000;
@@ -57,13 +58,24 @@ pub(super) async fn show(
     LinkInPath(id): LinkInPath,
 ) -> Result<Json<ShownLink>, Problem> {
     let key = id.clone();
-    match server.read_store(move |store| store.get(&key)).await? {
-        Some(stored) => {
-            let record = public(&stored)?;
-            Ok(Json(ShownLink::of(record, &server.policy)))
-        }
+    let read = move |store: &dyn store::Store| {
+        let Some(stored) = store.get(&key)? else { return Ok(None) };
+        let surroundings = stored.readable_link()?.map(|link| surroundings_of(store, &link)).transpose()?;
+        Ok(Some((stored, surroundings.unwrap_or_default())))
+    };
+    match server.read_store(read).await? {
+        Some((stored, surroundings)) => Ok(Json(ShownLink::of(public(&stored)?, &surroundings, &server.policy))),
         None => Err(unknown_link(&id)),
     }
+}
+
+fn surroundings_of(store: &dyn store::Store, link: &Link) -> Result<Surroundings, StoreError> {
+    let has_person = link.profile.person().is_some();
+    let others = if has_person { links_of_same_person(store, link, |_| false)? } else { Vec::new() };
+    let of_institution = |incident: &IncidentBody| Some(&incident.institution) == link.profile.institution.as_ref();
+    let incident = store.incidents()?.into_iter().find(of_institution);
+    let down = incident.filter(|incident| incident.change == IncidentChange::Began);
+    Ok(Surroundings { others, down_since: down.map(|incident| incident.began_at.0) })
 }
 
 pub(super) async fn history(

@@ -159,6 +159,22 @@ impl Link {
         outage.is_some_and(|outage| mentioned.into_iter().any(|link| link.id == self.id && link.need.is_of(outage)))
     }
 
+    /// The last message about one of `others`, which are links of the same person, that mentioned what this link needs from its user: its
+    /// open outage, or the end of its consent. When it was sent, and which link it was about.
+    pub fn last_mention<'a>(&self, others: impl IntoIterator<Item = &'a Self>) -> Option<(Timestamp, &'a LinkId)> {
+        let is_needed = |need: &Need| match (*need, self.state.episode()) {
+            (Need::Repair { episode, .. }, Some(outage)) => episode == outage.number,
+            (Need::Renewal { due_at }, None) => self.consent_due() == Due::At(due_at),
+            (Need::Repair { .. }, None) | (Need::Renewal { .. }, Some(_)) => false,
+        };
+        let messages = others.into_iter().filter_map(|other| {
+            let message = other.messaged.as_ref()?;
+            let mentions = message.mentioned.iter().any(|link| link.id == self.id && is_needed(&link.need));
+            mentions.then_some((message.at, &other.id))
+        });
+        messages.max()
+    }
+
     /// What this link needs from its user, if a message about another link of the person is sent at `now`.
     fn waits_for_user(&self, now: Timestamp, policy: &Policy) -> Option<WaitingLink> {
         let need = self.needs_repair(now).or_else(|| self.needs_renewal(now, policy))?;

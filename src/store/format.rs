@@ -141,7 +141,7 @@ impl StoredLink {
     ///
     /// # Errors
     /// [`StoreError::Record`] if a newer version of relink wrote the record.
-    pub(super) fn readable_link(&self) -> Result<Option<Link>, StoreError> {
+    pub fn readable_link(&self) -> Result<Option<Link>, StoreError> {
         match self.link() {
             Ok(link) => Ok(Some(link)),
             Err(error @ StoreError::Record(BadRecord::FutureVersion { .. })) => Err(error),

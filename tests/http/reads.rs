@@ -106,6 +106,10 @@ async fn whom_to_ask_is_listed_without_those_whom_nobody_asks() {
     let incidents = vec![serde_json::from_value(down).unwrap()];
     bench.store.apply(&Changes { incidents, ..Changes::default() }).unwrap();
     assert_eq!(ids(&bench.get("/v1/prompts").await.body), ["c"], "the bank of the others is down");
+    for (id, down_since) in [("a", Some("2026-11-22T10:00:00.000Z")), ("c", None)] {
+        let shown = bench.get(&format!("/v1/links/{id}")).await.body;
+        assert_eq!(shown["institution_down_since"].as_str(), down_since, "{shown}");
+    }
     bench.get("/v1/prompts?state=valid").await.problem(400, "bad-parameter");
     // The others that are broken were not prompted; a superseded link is not to be asked about.
     let superseded = Episode { superseded_by: Some("b".parse().unwrap()), prompt: Prompt::Muted, ..episode };
@@ -145,6 +149,13 @@ async fn a_link_that_a_message_about_another_one_mentions_is_asked_for_and_not_h
     }
     assert_eq!(ids(&bench.get("/v1/prompts").await.body), ["mentioned"]);
     assert_eq!(ids(&bench.get("/v1/prompts/held").await.body), ["later", "other"]);
+    for (id, mentioned) in [("mentioned", true), ("later", false), ("other", false), ("about", false)] {
+        let shown = bench.get(&format!("/v1/links/{id}")).await.body;
+        let expected = json!({"at": "2023-11-14T22:13:20.000Z", "link_id": "about"});
+        assert_eq!(shown.get("last_mention"), mentioned.then_some(&expected), "{id}: {shown}");
+    }
+    let text = printed(&bench, &["show", "mentioned"]).await;
+    assert!(text.contains("a message to the same user about the link about mentioned this one too."), "{text}");
 }
 
 fn episode(cause: Cause, opened_at: Timestamp) -> Episode {

@@ -38,6 +38,9 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much more memory than after the first round relink may use after any other round, in bytes.
 const MEMORY_GROWTH_MAX: u64 = 64 << 20;
 
+/// What an answer has besides the state: it follows from the state, the policy, and other links.
+const NOT_OF_STATE: [&str; 4] = ["due_at", "due", "last_mention", "institution_down_since"];
+
 const POLL: Duration = Duration::from_millis(20);
 
 /// The result of a round.
@@ -267,8 +270,7 @@ impl Run {
         let request = self.http.get(format!("{}/v1/links/{link}", self.world.relink.url)).bearer_auth(API_TOKEN);
         let answer = request.send().await?.error_for_status()?;
         let mut shown: Value = timeout(HTTP_TIMEOUT, answer.json()).await??;
-        // It follows from the state and the policy, and is no part of the state.
-        shown.as_object_mut().map(|shown| ["due_at", "due"].map(|added| shown.remove(added)));
+        shown.as_object_mut().map(|shown| NOT_OF_STATE.map(|added| shown.remove(added)));
         Ok(shown)
     }
 }
