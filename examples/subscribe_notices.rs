@@ -6,7 +6,8 @@
 //!
 //! A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 //! yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no
-//! message.
+//! message. With the address of relink in `RELINK_URL`, and a token with the scope `read` in `RELINK_API_TOKEN`, it also asks
+//! relink what has happened around the link.
 //!
 //! This example does not use relink's crate: copy it into your own program.
 
@@ -28,6 +29,8 @@ const DURABLE: &str = "prompts-rust";
 
 #[tokio::main]
 async fn main() -> Result<(), async_nats::Error> {
+    // Your program has a provider of TLS already, unless it sets up its own.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
     let count = arguments.next().map_or(Ok(usize::MAX), |count| count.parse())?;
@@ -67,6 +70,11 @@ async fn main() -> Result<(), async_nats::Error> {
             message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
             continue;
         }
+        if around(&notice["link_id"]).await?["institution_down_since"].is_string() {
+            // The bank is down, so the user can do nothing now.
+            message.ack_with(AckKind::Nak(Some(Duration::from_secs(60)))).await?;
+            continue;
+        }
         let links = links_to_ask_for(&stream, &notice).await?;
         // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
         let row = params![id, notice["external_id"].as_str(), Value::from(links.clone()).to_string()];
@@ -101,7 +109,8 @@ async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>,
     }
     let mut links = Vec::new();
     for (link, episode) in waiting {
-        if still_needs_its_user(&link, &episode, &state_now(stream, &link["link_id"]).await?) {
+        let is_needed = still_needs_its_user(&link, &episode, &state_now(stream, &link["link_id"]).await?);
+        if is_needed && !is_mentioned_later(notice, &around(&link["link_id"]).await?) {
             let shown = ["link_id", "institution", "action", "repair_url", "due_at"];
             links.push(shown.into_iter().filter_map(|key| Some((key, link.get(key)?.clone()))).collect());
         }
@@ -113,6 +122,21 @@ async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>,
 /// form, so their texts can be compared.
 fn has_newer_message(notice: &Value, state: &Value) -> bool {
     state["messaged"]["at"].as_str() > notice["because"]["at"].as_str()
+}
+
+/// Whether a later message about another link of the person mentions this link: then only that one is sent.
+fn is_mentioned_later(notice: &Value, around: &Value) -> bool {
+    around["last_mention"]["at"].as_str() > notice["because"]["at"].as_str()
+}
+
+/// What relink knows besides the state of the link: the last message that mentions it, and whether its bank is down.
+#[expect(clippy::disallowed_methods, reason = "an example has no configuration")]
+async fn around(link_id: &Value) -> Result<Value, async_nats::Error> {
+    let Ok(relink) = std::env::var("RELINK_URL") else { return Ok(Value::Null) };
+    let request = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let request = request.get(format!("{relink}/v1/links/{}", link_id.as_str().unwrap_or_default()));
+    let answer = request.bearer_auth(std::env::var("RELINK_API_TOKEN")?).send().await?;
+    Ok(answer.error_for_status()?.json().await?)
 }
 
 /// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link

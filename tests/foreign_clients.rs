@@ -7,6 +7,8 @@
 #[path = "foreign/belvo_sdk.rs"]
 mod belvo_sdk;
 mod foreign;
+#[path = "foreign/late_subscriber.rs"]
+mod late_subscriber;
 #[path = "foreign/sdks.rs"]
 mod sdks;
 mod support;

@@ -6,6 +6,8 @@
 //
 // A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 // yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no message.
+// With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink what has
+// happened around the link.
 
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, nanos } from "@nats-io/transport-node";
@@ -30,6 +32,7 @@ type State = {
   episode?: { number: number; superseded_by?: string } | null;
   consent?: { due_at: string | null } | null;
 };
+type Around = { last_mention?: { at: string }; institution_down_since?: string };
 
 // All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
 const TYPES = ["update_required", "reminder", "consent_expiring", "institution_restored"];
@@ -65,6 +68,11 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
     message.nak(1_000);
     continue;
   }
+  if ((await around(notice.link_id)).institution_down_since) {
+    // The bank is down, so the user can do nothing now.
+    message.nak(60_000);
+    continue;
+  }
   const links = await linksToAskFor(notice);
   // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
   const row = [id, notice.external_id, JSON.stringify(links)];
@@ -87,6 +95,7 @@ async function linksToAskFor(notice: Notice): Promise<Link[]> {
   const links: Link[] = [];
   for (const link of [{ ...notice, episode: notice.episode?.number }, ...(notice.also_broken ?? []), ...ending]) {
     if (!stillNeedsItsUser(link, await stateNow(link.link_id))) continue;
+    if (isMentionedLater(notice, await around(link.link_id))) continue;
     const { link_id, institution, action, repair_url, due_at } = link;
     links.push({ link_id, institution, action, repair_url, due_at });
   }
@@ -97,6 +106,21 @@ async function linksToAskFor(notice: Notice): Promise<Link[]> {
 // form, so their texts can be compared.
 function hasNewerMessage(notice: Notice, state: State | null): boolean {
   return (state?.messaged?.at ?? "") > notice.because.at;
+}
+
+// Whether a later message about another link of the person mentions this link: then only that one is sent.
+function isMentionedLater(notice: Notice, around: Around): boolean {
+  return (around.last_mention?.at ?? "") > notice.because.at;
+}
+
+// What relink knows besides the state of the link: the last message that mentions it, and whether its bank is down.
+async function around(linkId: string): Promise<Around> {
+  const { RELINK_URL, RELINK_API_TOKEN } = process.env;
+  if (!RELINK_URL) return {};
+  const headers = { authorization: `Bearer ${RELINK_API_TOKEN}` };
+  const answer = await fetch(`${RELINK_URL}/v1/links/${linkId}`, { headers, signal: AbortSignal.timeout(10_000) });
+  if (!answer.ok) throw new Error(`relink answers ${answer.status}: ${await answer.text()}`);
+  return (await answer.json()) as Around;
 }
 
 // Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link

@@ -5,12 +5,16 @@ at any time, and several copies of it share the work. It ends after COUNT notice
 
 A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no message.
+With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink what has
+happened around the link.
 """
 
 import asyncio
 import json
+import os
 import sqlite3
 import sys
+import urllib.request
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig
@@ -47,6 +51,10 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
                 # The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
                 await message.nak(delay=1)
                 continue
+            if around(notice["link_id"]).get("institution_down_since"):
+                # The bank is down, so the user can do nothing now.
+                await message.nak(delay=60)
+                continue
             links = await links_to_ask_for(jetstream, notice)
             # A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
             with database:
@@ -74,7 +82,8 @@ async def links_to_ask_for(jetstream, notice):
     ending = [{**link, "action": "renew_consent"} for link in notice.get("also_ending", [])]
     links = []
     for link in [first, *notice.get("also_broken", []), *ending]:
-        if still_needs_its_user(link, await state_now(jetstream, link["link_id"])):
+        is_needed = still_needs_its_user(link, await state_now(jetstream, link["link_id"]))
+        if is_needed and not is_mentioned_later(notice, around(link["link_id"])):
             shown = ("link_id", "institution", "action", "repair_url", "due_at")
             links.append({key: link[key] for key in shown if key in link})
     return links
@@ -85,6 +94,21 @@ def has_newer_message(notice, state):
     have one form, so their texts can be compared."""
     messaged = (state or {}).get("messaged") or {}
     return messaged.get("at", "") > notice["because"]["at"]
+
+
+def is_mentioned_later(notice, around):
+    """Whether a later message about another link of the person mentions this link: then only that one is sent."""
+    return (around.get("last_mention") or {}).get("at", "") > notice["because"]["at"]
+
+
+def around(link_id):
+    """What relink knows besides the state of the link: the last message that mentions it, and whether its bank is down."""
+    if not (relink := os.environ.get("RELINK_URL")):
+        return {}
+    token = os.environ["RELINK_API_TOKEN"]
+    request = urllib.request.Request(f"{relink}/v1/links/{link_id}", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
 
 
 def still_needs_its_user(link, state):
