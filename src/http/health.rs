@@ -9,8 +9,10 @@ use serde_json::json;
 use super::problem::{Kind, Problem};
 use super::{Server, SharedServer};
 use crate::belvo::{self, BudgetLeft};
+use crate::clock;
 use crate::contract::{Alive, At, JournalWaiting, Ready};
 use crate::journal::{Acknowledge, Waiting};
+use crate::link::Timestamp;
 use crate::metric;
 
 /// The warning while Belvo refuses the keys. The service logs it at its start too.
@@ -75,11 +77,21 @@ pub(super) fn waiting(server: &Server) -> JournalWaiting {
 }
 
 pub(super) async fn metrics(State(server): State<SharedServer>) -> impl IntoResponse {
+    record_journal(&server.journal.waiting(), clock::now());
     if let Some(belvo) = &server.belvo {
         record_budget(belvo.budget_left());
         metrics::gauge!(metric::BELVO_KEYS_REFUSED.name).set(if belvo.are_keys_refused() { 1.0 } else { 0.0 });
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], server.metrics.render())
+}
+
+/// The journal changes with each message, and its age with the time, so it is read when somebody asks.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a floating-point number")]
+fn record_journal(waiting: &Waiting, now: Timestamp) {
+    metrics::gauge!(metric::JOURNAL_RECORDS.name).set(waiting.records as f64);
+    metrics::gauge!(metric::JOURNAL_BYTES.name).set(waiting.bytes as f64);
+    let waited = waiting.since.map(|since| now.since(since)).unwrap_or_default();
+    metrics::gauge!(metric::JOURNAL_OLDEST_SECONDS.name).set(waited.as_secs_f64());
 }
 
 /// The budget also changes without a call, so it is read when somebody asks.

@@ -33,9 +33,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How many steps in a row may fail at a stop. A connection that breaks just then is made anew after the first pause.
 const STOP_FAILURES_MAX: u32 = 4;
 
-/// How often the metrics are set while nothing happens.
-const METRICS_EVERY: Duration = Duration::from_secs(5);
-
 /// Publishes the records of a journal.
 pub struct Forwarder<D: Disk> {
     shared: Arc<Shared<D>>,
@@ -106,7 +103,6 @@ impl<D: Disk> Forwarder<D> {
         loop {
             self.synced.mark_unchanged();
             let step = self.step().await;
-            self.set_metrics();
             match step {
                 Step::Published => {
                     if pause > PAUSE_MIN {
@@ -118,7 +114,6 @@ impl<D: Disk> Forwarder<D> {
                 Step::Idle => tokio::select! {
                     changed = self.synced.changed() => if changed.is_err() { return },
                     () = closing.cancelled() => {}
-                    () = sleep(METRICS_EVERY) => {}
                 },
                 Step::Failed(_) if closing.is_cancelled() && stop_failures + 1 < STOP_FAILURES_MAX => {
                     sleep(PAUSE_MIN * 2_u32.pow(stop_failures)).await;
@@ -225,15 +220,6 @@ impl<D: Disk> Forwarder<D> {
         };
         self.cursor = cursor;
         Ok(items)
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-    fn set_metrics(&self) {
-        let waiting = self.shared.waiting();
-        metrics::gauge!(metric::JOURNAL_RECORDS.name).set(waiting.records as f64);
-        metrics::gauge!(metric::JOURNAL_BYTES.name).set(waiting.bytes as f64);
-        let waited_ms = waiting.since.map_or(0, |since| clock::now().as_millis() - since.as_millis());
-        metrics::gauge!(metric::JOURNAL_OLDEST_SECONDS.name).set(waited_ms as f64 / 1000.0);
     }
 }
 

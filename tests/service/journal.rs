@@ -63,6 +63,9 @@ async fn relink_starts_and_takes_webhooks_while_nats_is_down() {
     assert_eq!((status, &body["journal"]), (400, &json!(4)));
     let (status, body) = get(&relink, "/readyz").await;
     assert_eq!((status, &body["journal"]["waiting"]), (503, &json!(4)), "{body}");
+    let metrics = client().get(format!("{}/metrics", relink.url)).send().await.expect("an answer");
+    let metrics = metrics.text().await.expect("a text");
+    assert!(metrics.contains("\nrelink_journal_records 4\n"), "{metrics}");
     let (status, body) = get(&relink, "/readyz/inputs").await;
     assert_eq!((status, &body["status"]), (200, &json!("ready")));
     // A read says why there are no links yet, and the log has no error, because nothing has failed.
