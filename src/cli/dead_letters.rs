@@ -14,7 +14,8 @@ use strum::VariantArray as _;
 use self::bulk::{Action, BulkArgs};
 use super::client::{RelinkArgs, RunningRelink};
 use super::moment::Moment;
-use super::output::{BOLD, DIM, line, print, print_json};
+use super::output::{DIM, line, print, print_json, terminal_width};
+use super::tables::{Column, table_of};
 use crate::contract::{At, DeadReason};
 use crate::link::Timestamp;
 use crate::printable::{counted, escaped, printable, printable_json, printable_lines};
@@ -121,7 +122,7 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
             } else if letters.is_empty() && !filter.is_empty() {
                 print("no dead letter matches\n")
             } else {
-                print(&list_text(&letters))
+                print(&list_text(&letters, terminal_width()))
             }
         }
         DeadLettersCommand::Show { sequence } => {
@@ -133,24 +134,32 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The list of dead letters, and their number.
-pub(super) fn list_text(letters: &[Value]) -> String {
-    list(letters) + &counts(letters)
+/// The list of dead letters, and their number. `width` is that of the terminal.
+pub(super) fn list_text(letters: &[Value], width: Option<u16>) -> String {
+    list(letters, width) + &counts(letters)
 }
 
-/// The list of dead letters, one line each.
-fn list(letters: &[Value]) -> String {
-    let mut text = String::new();
-    for letter in letters {
-        let field = |name: &str| printable(letter[name].as_str().unwrap_or("?"));
-        let (at, reason, subject, detail) = (field("at"), field("reason"), field("subject"), field("detail"));
-        let sequence = letter["sequence"].as_u64().map_or_else(|| "?".to_owned(), |sequence| sequence.to_string());
-        line(
-            &mut text,
-            format_args!("{BOLD}{sequence:>6}{BOLD:#}  {at}  {reason:<15} {subject}  {DIM}{detail}{DIM:#}"),
-        );
+/// The columns of the list.
+const COLUMNS: [Column; 5] = [
+    Column::always("NUMBER").right(),
+    Column::optional("AT", 2).whole(),
+    Column::always("REASON").whole(),
+    Column::optional("SUBJECT", 1).whole(),
+    Column::optional("DETAIL", 3),
+];
+
+/// The dead letters as a table.
+fn list(letters: &[Value], width: Option<u16>) -> String {
+    if letters.is_empty() {
+        return String::new();
     }
-    text
+    let row = |letter: &Value| {
+        let field = |name: &str| printable(letter[name].as_str().unwrap_or("?"));
+        let sequence = letter["sequence"].as_u64().map_or_else(|| "?".to_owned(), |sequence| sequence.to_string());
+        [sequence, field("at"), field("reason"), field("subject"), field("detail")]
+    };
+    let rows: Vec<_> = letters.iter().map(row).collect();
+    table_of(&COLUMNS, &rows, width)
 }
 
 /// How many dead letters there are, by reason, the most frequent first.
@@ -203,7 +212,7 @@ mod tests {
             "headers": {HOSTILE: HOSTILE}, HOSTILE: HOSTILE, "payload": HOSTILE});
         let odd = json!({"sequence": HOSTILE, "payload_base64": "eA=="});
         let letters = [letter.clone(), odd.clone(), json!(null)];
-        for text in [list(&letters), counts(&letters), show(&odd)] {
+        for text in [list(&letters, None), counts(&letters), show(&odd)] {
             assert!(is_safe(&text), "{text:?}");
         }
         // The line breaks of a payload are kept.
@@ -219,7 +228,12 @@ mod tests {
                 "detail": "why"})
         };
         let letters = vec![letter(1, "no_link", 20), letter(2, "unknown_code", 21), letter(3, "unknown_code", 22)];
-        insta::assert_snapshot!(anstream::adapter::strip_str(&(list(&letters) + &counts(&letters))).to_string());
+        insta::assert_snapshot!(anstream::adapter::strip_str(&list_text(&letters, None)).to_string());
+        let narrow = list_text(&letters, Some(60));
+        assert!(
+            anstream::adapter::strip_str(&narrow).to_string().lines().all(|line| line.chars().count() <= 60),
+            "{narrow}"
+        );
         let sequences = |reason: Option<&str>, before: Option<&str>| {
             let before = before.map(|before| Moment::parse(before).unwrap());
             let filter = Filter { reason: reason.map(str::to_owned), before };

@@ -175,7 +175,7 @@ impl Tools {
                 DeadLettersInput { sequence: Some(sequence) } => {
                     dead_letters::show(&relink.get(&format!("/v1/dead-letters/{sequence}")).await?)
                 }
-                DeadLettersInput { sequence: None } => dead_letters::list_text(&relink.dead_letters().await?),
+                DeadLettersInput { sequence: None } => dead_letters::list_text(&relink.dead_letters().await?, None),
             },
         })
     }

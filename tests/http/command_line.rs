@@ -223,7 +223,7 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     answer(bench.webhook(no_code)).await.problem(422, "wrong-shape");
 
     let list = printed(&bench, &["dead-letters", "list"]).await;
-    assert_eq!(list.lines().count(), 3, "{list}");
+    assert_eq!(list.lines().count(), 4, "{list}");
     assert!(list.contains("malformed") && list.contains(&format!("belvo.webhook.{LINK}")), "{list}");
     let shown = printed(&bench, &["dead-letters", "show", "1"]).await;
     assert!(

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Filter;
 use crate::cli::client::{RunningRelink, status_of};
-use crate::cli::output::{print, print_json};
+use crate::cli::output::{print, print_json, terminal_width};
 use crate::cli::progress::Progress;
 use crate::printable::{counted, printable};
 
@@ -83,7 +83,7 @@ pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) 
         if relink.json {
             return print_json(&json!({"dry_run": true, "dead_letters": letters}));
         }
-        print(&super::list(&letters))?;
+        print(&super::list(&letters, terminal_width()))?;
         let count = counted(letters.len(), "dead letter");
         return print(&format!("{}: {count}; nothing was done (--dry-run)\n", action.verb()));
     }
@@ -158,7 +158,8 @@ fn is_confirmed(letters: &[Value], action: &Action) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("{what}; confirm this with --yes, or look first with --dry-run");
     }
-    let question = format!("{}{}{what}. {verb}? [y/N] ", super::list(letters), super::counts(letters));
+    let question =
+        format!("{}{}{what}. {verb}? [y/N] ", super::list(letters, terminal_width()), super::counts(letters));
     ask(&question, &mut std::io::stdin().lock(), &mut anstream::stderr())
 }
 
