@@ -391,7 +391,7 @@ fn several_values_are_written_alike_in_the_file_and_elsewhere() {
 #[test]
 fn an_address_to_listen_on_may_be_localhost() {
     assert_eq!(given().env("RELINK_LISTEN", "localhost:8480").config().http.listen.to_string(), "127.0.0.1:8480");
-    assert!(given().env("RELINK_LISTEN", "localhost").problem().contains("must be an address and a port"));
+    assert!(given().env("RELINK_LISTEN", "localhost").problem().contains("`localhost`; the port is missing"));
 }
 
 /// Belvo's settings with this address.

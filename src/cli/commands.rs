@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::client::{FORBIDDEN, History, NOT_FOUND, RelinkArgs, RunningRelink, Situation, status_of};
 use super::due::unsent_prompt;
 use super::moment::span as parse_span;
-use super::output::{line, print, print_json};
+use super::output::{line, print, print_json, wrong_argument};
 use super::refusals::{is_about_no_link, is_so_already, of_refused, why_refused};
 use super::sentences::{at, of_job, of_notice, of_observed, word_of};
 use crate::clock;
@@ -93,25 +93,29 @@ pub(super) async fn snooze(args: SnoozeArgs) -> anyhow::Result<ExitCode> {
         (Some(until), _) => {
             let latest = clock::now().after(SNOOZE_MAX);
             if until.parse::<Timestamp>().is_ok_and(|until| until > latest) {
-                bail!("--until may be at most 366 days ahead. `relink mute` stops the reminders until `relink unmute`")
+                wrong_argument(
+                    "--until may be at most 366 days ahead. `relink mute` stops the reminders until `relink unmute`",
+                )
             }
             until
         }
         (None, Some(Duration::ZERO)) => {
-            bail!("--for must be longer than 0 s. To end a snooze, give --until with a time that has passed")
+            wrong_argument("--for must be longer than 0 s. To end a snooze, give --until with a time that has passed")
         }
         (None, Some(span)) if span > SNOOZE_MAX => {
-            bail!("--for may be at most 366 days. `relink mute` stops the reminders until `relink unmute`")
+            wrong_argument("--for may be at most 366 days. `relink mute` stops the reminders until `relink unmute`")
         }
         (None, Some(span)) => clock::now().after(span).to_string(),
-        (None, None) => bail!("--until or --for is required"),
+        (None, None) => wrong_argument("--until or --for is required"),
     };
     send("snooze", Some(until), args.command).await
 }
 
 pub(super) async fn forget(args: ForgetArgs) -> anyhow::Result<ExitCode> {
     if !args.yes {
-        bail!("relink removes the link for ever and ignores all later messages about it; confirm this with --yes");
+        wrong_argument(
+            "relink removes the link for ever and ignores all later messages about it; confirm this with --yes",
+        );
     }
     send("forget", None, args.command).await
 }

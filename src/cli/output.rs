@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
+use clap::error::ErrorKind;
 use serde_json::Value;
 
 use crate::printable::{exact_json, printable};
@@ -31,6 +32,11 @@ pub(super) fn reaches_reader(text: &str) -> anyhow::Result<bool> {
         }
         written => Ok(written.is_ok()),
     }
+}
+
+/// Ends the program as for any other wrong argument: with exit status 2. `problem` is a sentence that says what to change.
+pub(super) fn wrong_argument(problem: impl std::fmt::Display) -> ! {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{problem}\n")).exit()
 }
 
 /// Prints a value as JSON: with the exact texts, and safe on a terminal.

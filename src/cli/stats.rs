@@ -14,7 +14,7 @@ use self::report::Report;
 use super::client::{RelinkArgs, RunningRelink};
 use super::listing::{self, Wanted};
 use super::moment::Moment;
-use super::output::{print, print_json, terminal_width};
+use super::output::{print, print_json, terminal_width, wrong_argument};
 use super::progress::Progress;
 use super::tail::EventReader;
 use crate::contract::{INSTITUTIONS_ON_PAGE, NoticeName};
@@ -98,7 +98,7 @@ impl Group {
 pub(super) async fn run(args: StatsArgs) -> anyhow::Result<ExitCode> {
     let range = Range { since: args.since.time(), until: args.until.time() };
     if range.since >= range.until {
-        bail!("--since ({}) must be before --until ({})", range.since, range.until);
+        wrong_argument(format_args!("--since ({}) must be before --until ({})", range.since, range.until));
     }
     let relink = RunningRelink::of(args.relink)?;
     let reading = read(&relink).await?;

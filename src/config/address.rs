@@ -30,6 +30,15 @@ fn is_loopback_name(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
 }
 
+/// The part of a socket address that is missing, as a clause for an error.
+pub(super) fn what_is_missing(text: &str) -> &'static str {
+    match text.trim().parse::<u16>() {
+        Ok(_port) => "; the address is missing",
+        Err(_) if !text.contains(':') => "; the port is missing",
+        Err(_) => "",
+    }
+}
+
 /// Reads an address to listen on, such as `127.0.0.1:8480` or `localhost:8480`.
 pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
     let named = || {
@@ -37,4 +46,18 @@ pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
         is_loopback_name(host).then(|| port.parse().ok().map(|port: u16| ([127, 0, 0, 1], port).into()))?
     };
     text.parse().ok().or_else(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_used_says_what_is_missing() {
+        for (text, missing) in
+            [("8480", "; the address is missing"), ("localhost", "; the port is missing"), ("a:b", "")]
+        {
+            assert_eq!((socket_address(text), what_is_missing(text)), (None, missing), "{text}");
+        }
+    }
 }

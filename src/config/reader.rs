@@ -12,7 +12,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Value;
 
-use super::address::socket_address;
+use super::address::{socket_address, what_is_missing};
 use super::catalogue::setting;
 use super::layers::{Found, Layers, Raw};
 use super::setting::Setting;
@@ -65,7 +65,8 @@ impl Reader {
     pub(super) fn address(&mut self, key: &'static str, wanted: &str) -> Option<SocketAddr> {
         self.read(key, |raw| {
             let text = text(raw)?;
-            socket_address(text).ok_or_else(|| format!("must be {wanted}, but is `{}`", text.escape_debug()))
+            socket_address(text)
+                .ok_or_else(|| format!("must be {wanted}, but is `{}`{}", text.escape_debug(), what_is_missing(text)))
         })
     }
 

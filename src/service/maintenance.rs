@@ -65,7 +65,10 @@ pub async fn back_up(
     };
     let saved = save_all(&jetstream::new(client), config, directory, &mut progress).await;
     stop(server).await?;
-    saved.context("the backup is not complete")
+    // A backup that exists already is not touched, so it is as complete as it was.
+    let is_refused = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(BackupError::Exists { .. }));
+    saved
+        .or_else(|error| if is_refused(&error) { Err(error) } else { Err(error).context("the backup is not complete") })
 }
 
 async fn save_all(

@@ -422,14 +422,15 @@ async fn a_command_says_what_was_sent_and_what_was_only_recorded() {
 async fn a_command_without_its_confirmation_or_time_is_not_sent() {
     let bench = Bench::new().await;
     bench.put(LINK, "erebor", State::Valid { suspicion: None });
-    for (args, reason) in [
-        (&["forget", LINK][..], "confirm this with --yes"),
-        (&["snooze", LINK], "--until <TIME>|--for <SPAN>"),
-        (&["snooze", LINK, "--until", "tomorrow"], "422"),
+    for (args, reason, status) in [
+        (&["forget", LINK][..], "confirm this with --yes", 2),
+        (&["snooze", LINK], "--until <TIME>|--for <SPAN>", 2),
+        (&["snooze", LINK, "--for", "0s"], "--for must be longer than 0 s", 2),
+        (&["snooze", LINK, "--until", "tomorrow"], "422", 1),
     ] {
         let output = relink(&bench, args).await;
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && stderr.contains(reason), "{stderr}");
+        assert!(output.status.code() == Some(status) && stderr.contains(reason), "{status}: {stderr}");
     }
     let stream = bench.nats.context.get_stream("BELVO").await.unwrap();
     assert_eq!(stream.cached_info().state.messages, 0);

@@ -6,14 +6,14 @@
 use std::io::{BufRead, IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use clap::error::ErrorKind;
 use serde_json::{Value, json};
 
 use super::Filter;
 use crate::cli::client::{RunningRelink, status_of};
-use crate::cli::output::{print, print_json, terminal_width};
+use crate::cli::output::{print, print_json, terminal_width, wrong_argument};
 use crate::cli::progress::Progress;
 use crate::printable::{counted, printable};
 
@@ -156,7 +156,7 @@ fn is_confirmed(letters: &[Value], action: &Action) -> anyhow::Result<bool> {
         Action::Drop { .. } => format!("relink removes {count} for ever"),
     };
     if !std::io::stdin().is_terminal() {
-        bail!("{what}; confirm this with --yes, or look first with --dry-run");
+        wrong_argument(format_args!("{what}; confirm this with --yes, or look first with --dry-run"));
     }
     let question =
         format!("{}{}{what}. {verb}? [y/N] ", super::list(letters, terminal_width()), super::counts(letters));
