@@ -27,8 +27,12 @@ const ASKED_EVERY: Duration = Duration::from_millis(100);
 /// The time to the next question after a failure, and while the journal has messages.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long the node waits for the messages of an answer before it asks again: some may have been removed from the stream.
-const EXPECTED_MAX: Duration = Duration::from_secs(5);
+/// The time to the next question while the messages of an answer are not here. The end of the stream may be a message of another partition,
+/// or may have been removed, so only a later answer shows that a partition has no more messages.
+const EXPECTED_FOR: Duration = Duration::from_millis(200);
+
+/// The most answers whose messages are not planned. In a long backlog the first of them moves the node on.
+const EXPECTED_MAX: usize = 32;
 
 /// If the node makes no progress for so long, for example because the input stream is full and refuses the journal, deadlines no longer
 /// wait.
@@ -128,7 +132,7 @@ impl<S: Store + Clone> Node<S> {
     }
 
     fn ask_for_ends(&mut self, now: Timestamp) {
-        let is_due = self.complete.next_at.is_none_or(|at| at <= now || at > now.after(EXPECTED_MAX));
+        let is_due = self.complete.next_at.is_none_or(|at| at <= now || at > now.after(ASKED_AGAIN_AFTER));
         if self.complete.open.is_some() || !is_due {
             return;
         }
@@ -151,7 +155,8 @@ impl<S: Store + Clone> Node<S> {
         self.complete.expected.push(Expected { until, ends, queued_count: None });
         self.look_at_expected();
         if !self.complete.expected.is_empty() {
-            self.complete.next_at = Some(now.after(EXPECTED_MAX));
+            self.complete.expected.truncate(EXPECTED_MAX);
+            self.complete.next_at = Some(now.after(EXPECTED_FOR));
         } else if !waited.is_zero() {
             self.complete.next_at = Some(now.after(ASKED_AGAIN_AFTER));
         }
