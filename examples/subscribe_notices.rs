@@ -7,7 +7,7 @@
 //! A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 //! yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no
 //! message. With the address of relink in `RELINK_URL`, and a token with the scope `read` in `RELINK_API_TOKEN`, it also asks
-//! relink what has happened around the link.
+//! relink whether a newer message mentions the link.
 //!
 //! This example does not use relink's crate: copy it into your own program.
 
@@ -70,11 +70,6 @@ async fn main() -> Result<(), async_nats::Error> {
             message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
             continue;
         }
-        if around(&notice["link_id"]).await?["institution_down_since"].is_string() {
-            // The bank is down, so the user can do nothing now.
-            message.ack_with(AckKind::Nak(Some(Duration::from_secs(60)))).await?;
-            continue;
-        }
         let links = links_to_ask_for(&stream, &notice).await?;
         // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
         let row = params![id, notice["external_id"].as_str(), Value::from(links.clone()).to_string()];
@@ -97,8 +92,11 @@ async fn main() -> Result<(), async_nats::Error> {
 /// The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
 /// their own, so check each link, also if the first one works again.
 async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>, async_nats::Error> {
-    if has_newer_message(notice, &state_now(stream, &notice["link_id"]).await?) {
-        return Ok(Vec::new());
+    let mut left_out = Vec::new();
+    if let Some(newer) = newer_message(notice, &state_now(stream, &notice["link_id"]).await?) {
+        // Those are in the newer message.
+        let mentioned = newer["mentioned"].as_array().into_iter().flatten();
+        left_out = mentioned.chain([notice]).map(|link| link["link_id"].clone()).collect();
     }
     let listed = |name: &str| notice[name].as_array().cloned().unwrap_or_default();
     let mut waiting = vec![(notice.clone(), notice["episode"]["number"].clone())];
@@ -109,8 +107,11 @@ async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>,
     }
     let mut links = Vec::new();
     for (link, episode) in waiting {
-        let is_needed = still_needs_its_user(&link, &episode, &state_now(stream, &link["link_id"]).await?);
-        if is_needed && !is_mentioned_later(notice, &around(&link["link_id"]).await?) {
+        let state = state_now(stream, &link["link_id"]).await?;
+        let is_newer = left_out.contains(&link["link_id"])
+            || newer_message(notice, &state).is_some()
+            || mentioned_later(notice, &link).await?;
+        if !is_newer && still_needs_its_user(&link, &episode, &state) {
             let shown = ["link_id", "institution", "action", "repair_url", "due_at"];
             links.push(shown.into_iter().filter_map(|key| Some((key, link.get(key)?.clone()))).collect());
         }
@@ -118,25 +119,26 @@ async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>,
     Ok(links)
 }
 
-/// Whether a later message about this link follows, as after a pause of this program: then only that one is sent. Times have one
-/// form, so their texts can be compared.
-fn has_newer_message(notice: &Value, state: &Value) -> bool {
-    state["messaged"]["at"].as_str() > notice["because"]["at"].as_str()
+/// The last message about a link, if it is newer than the notice, as after a pause of this program: then only that one is sent.
+/// Times have one form, so their texts can be compared.
+fn newer_message(notice: &Value, state: &Value) -> Option<Value> {
+    let is_newer = state["messaged"]["at"].as_str() > notice["because"]["at"].as_str();
+    is_newer.then(|| state["messaged"].clone())
 }
 
-/// Whether a later message about another link of the person mentions this link: then only that one is sent.
-fn is_mentioned_later(notice: &Value, around: &Value) -> bool {
-    around["last_mention"]["at"].as_str() > notice["because"]["at"].as_str()
-}
-
-/// What relink knows besides the state of the link: the last message that mentions it, and whether its bank is down.
+/// Whether a newer message about another link of the person mentions this link: then only that one is sent. relink knows it, the
+/// state of the link does not say it.
 #[expect(clippy::disallowed_methods, reason = "an example has no configuration")]
-async fn around(link_id: &Value) -> Result<Value, async_nats::Error> {
-    let Ok(relink) = std::env::var("RELINK_URL") else { return Ok(Value::Null) };
-    let request = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-    let request = request.get(format!("{relink}/v1/links/{}", link_id.as_str().unwrap_or_default()));
-    let answer = request.bearer_auth(std::env::var("RELINK_API_TOKEN")?).send().await?;
-    Ok(answer.error_for_status()?.json().await?)
+async fn mentioned_later(notice: &Value, link: &Value) -> Result<bool, async_nats::Error> {
+    let Ok(relink) = std::env::var("RELINK_URL") else { return Ok(false) };
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+    let request = client.get(format!("{relink}/v1/links/{}", link["link_id"].as_str().unwrap_or_default()));
+    let answer = request.bearer_auth(std::env::var("RELINK_API_TOKEN").unwrap_or_default()).send().await?;
+    let answer = answer
+        .error_for_status()
+        .map_err(|error| format!("{error}: check RELINK_API_TOKEN, which needs the scope `read`"))?;
+    let shown: Value = answer.json().await?;
+    Ok(shown["last_mention"]["at"].as_str() > notice["because"]["at"].as_str())
 }
 
 /// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link

@@ -224,6 +224,13 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
     let messaged = json!({"at": at(3), "mentioned": []});
     nats.record("reminded", json!({"version": 3, "state": "invalid", "episode": {"number": 1}, "messaged": messaged}))
         .await;
+    // The later message about the first link mentions one of the other two.
+    nats.notice("newer", 1, 1, &["named", "unnamed"]).await;
+    let messaged = json!({"at": at(3), "mentioned": [{"link_id": "named"}]});
+    nats.record("newer", json!({"version": 3, "state": "invalid", "episode": {"number": 1}, "messaged": messaged}))
+        .await;
+    nats.state("named", 1, "invalid", Some(1)).await;
+    nats.state("unnamed", 1, "invalid", Some(1)).await;
     nats.notice("muted", 1, 1, &[]).await;
     nats.record("muted", json!({"version": 2, "state": "invalid", "episode": {"number": 1}, "muted": true})).await;
     let consent = json!({"due_at": DUE_AT});
@@ -246,14 +253,14 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
             loop {
                 poll.tick().await;
                 let info = stream.consumer_info(durable).await;
-                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 15) {
+                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 16) {
                     break;
                 }
             }
             nats.state("behind", 5, "token_required", Some(1)).await;
         };
         let file = nats.dir.path().join(durable);
-        let subscribed = subscribe(&mut subscriber, &nats, 15, &file);
+        let subscribed = subscribe(&mut subscriber, &nats, 16, &file);
         let (messages, ()) = tokio::join!(subscribed, within("the notices", state_follows));
         let written: Vec<_> = messages
             .iter()
@@ -269,6 +276,7 @@ async fn a_new_subscriber_writes_about_no_link_that_works_again() {
             ("fifth.4.1", vec!["new"]),
             ("ending.2.1", vec!["ending"]),
             ("reminded.3.1", vec!["reminded"]),
+            ("newer.1.1", vec!["unnamed"]),
             ("asked.2.1", vec!["asked"]),
             ("behind.5.1", vec!["behind"]),
         ];

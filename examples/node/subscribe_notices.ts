@@ -6,8 +6,8 @@
 //
 // A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 // yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no message.
-// With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink what has
-// happened around the link.
+// With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink
+// whether a newer message mentions the link.
 
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, nanos } from "@nats-io/transport-node";
@@ -28,11 +28,10 @@ type State = {
   state: string;
   version: number;
   muted?: boolean;
-  messaged?: { at: string } | null;
+  messaged?: { at: string; mentioned?: { link_id: string }[] } | null;
   episode?: { number: number; superseded_by?: string } | null;
   consent?: { due_at: string | null } | null;
 };
-type Around = { last_mention?: { at: string }; institution_down_since?: string };
 
 // All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
 const TYPES = ["update_required", "reminder", "consent_expiring", "institution_restored"];
@@ -68,11 +67,6 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
     message.nak(1_000);
     continue;
   }
-  if ((await around(notice.link_id)).institution_down_since) {
-    // The bank is down, so the user can do nothing now.
-    message.nak(60_000);
-    continue;
-  }
   const links = await linksToAskFor(notice);
   // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
   const row = [id, notice.external_id, JSON.stringify(links)];
@@ -90,37 +84,37 @@ database.close();
 // The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
 // their own, so check each link, also if the first one works again.
 async function linksToAskFor(notice: Notice): Promise<Link[]> {
-  if (hasNewerMessage(notice, await stateNow(notice.link_id))) return [];
+  const newer = newerMessage(notice, await stateNow(notice.link_id));
+  // Those are in the newer message.
+  const leftOut = newer ? [notice.link_id, ...(newer.mentioned ?? []).map((link) => link.link_id)] : [];
   const ending = (notice.also_ending ?? []).map((link) => ({ ...link, action: "renew_consent" }));
   const links: Link[] = [];
   for (const link of [{ ...notice, episode: notice.episode?.number }, ...(notice.also_broken ?? []), ...ending]) {
-    if (!stillNeedsItsUser(link, await stateNow(link.link_id))) continue;
-    if (isMentionedLater(notice, await around(link.link_id))) continue;
+    const state = await stateNow(link.link_id);
+    if (leftOut.includes(link.link_id) || newerMessage(notice, state) || (await mentionedLater(notice, link))) continue;
+    if (!stillNeedsItsUser(link, state)) continue;
     const { link_id, institution, action, repair_url, due_at } = link;
     links.push({ link_id, institution, action, repair_url, due_at });
   }
   return links;
 }
 
-// Whether a later message about this link follows, as after a pause of this program: then only that one is sent. Times have one
-// form, so their texts can be compared.
-function hasNewerMessage(notice: Notice, state: State | null): boolean {
-  return (state?.messaged?.at ?? "") > notice.because.at;
+// The last message about a link, if it is newer than the notice, as after a pause of this program: then only that one is sent.
+// Times have one form, so their texts can be compared.
+function newerMessage(notice: Notice, state: State | null): State["messaged"] {
+  return (state?.messaged?.at ?? "") > notice.because.at ? state!.messaged : null;
 }
 
-// Whether a later message about another link of the person mentions this link: then only that one is sent.
-function isMentionedLater(notice: Notice, around: Around): boolean {
-  return (around.last_mention?.at ?? "") > notice.because.at;
-}
-
-// What relink knows besides the state of the link: the last message that mentions it, and whether its bank is down.
-async function around(linkId: string): Promise<Around> {
-  const { RELINK_URL, RELINK_API_TOKEN } = process.env;
-  if (!RELINK_URL) return {};
+// Whether a newer message about another link of the person mentions this link: then only that one is sent. relink knows it, the
+// state of the link does not say it.
+async function mentionedLater(notice: Notice, link: Link): Promise<boolean> {
+  const { RELINK_URL, RELINK_API_TOKEN = "" } = process.env;
+  if (!RELINK_URL) return false;
   const headers = { authorization: `Bearer ${RELINK_API_TOKEN}` };
-  const answer = await fetch(`${RELINK_URL}/v1/links/${linkId}`, { headers, signal: AbortSignal.timeout(10_000) });
-  if (!answer.ok) throw new Error(`relink answers ${answer.status}: ${await answer.text()}`);
-  return (await answer.json()) as Around;
+  const answer = await fetch(`${RELINK_URL}/v1/links/${link.link_id}`, { headers, signal: AbortSignal.timeout(10_000) });
+  if (!answer.ok) throw new Error(`${answer.status}: check RELINK_API_TOKEN, which needs the scope \`read\`: ${await answer.text()}`);
+  const { last_mention } = (await answer.json()) as { last_mention?: { at: string } };
+  return (last_mention?.at ?? "") > notice.because.at;
 }
 
 // Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link

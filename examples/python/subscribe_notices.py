@@ -5,8 +5,8 @@ at any time, and several copies of it share the work. It ends after COUNT notice
 
 A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no message.
-With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink what has
-happened around the link.
+With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink
+whether a newer message mentions the link.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import sys
+import urllib.error
 import urllib.request
 
 import nats
@@ -51,10 +52,6 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
                 # The state is older than the notice, so it cannot decide. The notice is delivered again in a second.
                 await message.nak(delay=1)
                 continue
-            if around(notice["link_id"]).get("institution_down_since"):
-                # The bank is down, so the user can do nothing now.
-                await message.nak(delay=60)
-                continue
             links = await links_to_ask_for(jetstream, notice)
             # A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
             with database:
@@ -75,40 +72,43 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
 async def links_to_ask_for(jetstream, notice):
     """The links of this person that need the person now: the link of the notice, and others that wait. The others get no
     prompt of their own, so check each link, also if the first one works again."""
-    if has_newer_message(notice, await state_now(jetstream, notice["link_id"])):
-        return []
+    newer = newer_message(notice, await state_now(jetstream, notice["link_id"]))
+    # Those are in the newer message.
+    left_out = {link["link_id"] for link in [notice, *newer.get("mentioned", [])]} if newer else set()
     episode = notice.get("episode")
     first = {**notice, "episode": episode and episode["number"]}
     ending = [{**link, "action": "renew_consent"} for link in notice.get("also_ending", [])]
     links = []
     for link in [first, *notice.get("also_broken", []), *ending]:
-        is_needed = still_needs_its_user(link, await state_now(jetstream, link["link_id"]))
-        if is_needed and not is_mentioned_later(notice, around(link["link_id"])):
+        state = await state_now(jetstream, link["link_id"])
+        is_newer = link["link_id"] in left_out or newer_message(notice, state) or mentioned_later(notice, link)
+        if not is_newer and still_needs_its_user(link, state):
             shown = ("link_id", "institution", "action", "repair_url", "due_at")
             links.append({key: link[key] for key in shown if key in link})
     return links
 
 
-def has_newer_message(notice, state):
-    """Whether a later message about this link follows, as after a pause of this program: then only that one is sent. Times
-    have one form, so their texts can be compared."""
+def newer_message(notice, state):
+    """The last message about a link, if it is newer than the notice, as after a pause of this program: then only that one is
+    sent. Times have one form, so their texts can be compared."""
     messaged = (state or {}).get("messaged") or {}
-    return messaged.get("at", "") > notice["because"]["at"]
+    return messaged if messaged.get("at", "") > notice["because"]["at"] else {}
 
 
-def is_mentioned_later(notice, around):
-    """Whether a later message about another link of the person mentions this link: then only that one is sent."""
-    return (around.get("last_mention") or {}).get("at", "") > notice["because"]["at"]
-
-
-def around(link_id):
-    """What relink knows besides the state of the link: the last message that mentions it, and whether its bank is down."""
+def mentioned_later(notice, link):
+    """Whether a newer message about another link of the person mentions this link: then only that one is sent. relink knows it,
+    the state of the link does not say it."""
     if not (relink := os.environ.get("RELINK_URL")):
-        return {}
-    token = os.environ["RELINK_API_TOKEN"]
-    request = urllib.request.Request(f"{relink}/v1/links/{link_id}", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+        return False
+    headers = {"Authorization": f"Bearer {os.environ.get('RELINK_API_TOKEN', '')}"}
+    request = urllib.request.Request(f"{relink}/v1/links/{link['link_id']}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            mention = json.load(answer).get("last_mention") or {}
+    except urllib.error.URLError as error:
+        # Nothing is lost: the notice has no acknowledgement.
+        sys.exit(f"{relink} cannot be asked ({error}): check RELINK_URL, and RELINK_API_TOKEN, which needs the scope `read`")
+    return mention.get("at", "") > notice["because"]["at"]
 
 
 def still_needs_its_user(link, state):

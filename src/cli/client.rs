@@ -41,11 +41,11 @@ const DETAIL_LENGTH_MAX: usize = 2_000;
 /// The flags that select a running relink.
 #[derive(Args, Debug)]
 pub(super) struct RelinkArgs {
-    /// Address of relink, such as http://127.0.0.1:8480
-    #[arg(long, value_name = "URL", global = true)]
+    /// Address of relink, such as http://127.0.0.1:8480. Without it, RELINK_URL or the address of the settings
+    #[arg(long, value_name = "URL", global = true, env = "RELINK_URL", hide_env = true)]
     url: Option<String>,
-    /// One of its RELINK_API_TOKENS. Prefer the variable: other users of the machine can see the flags of a process
-    #[arg(long, value_name = "TOKEN", global = true)]
+    /// One of its RELINK_API_TOKENS. Prefer the variable RELINK_API_TOKEN: other users of the machine can see the flags of a process
+    #[arg(long, value_name = "TOKEN", global = true, env = "RELINK_API_TOKEN", hide_env = true)]
     token: Option<SecretString>,
     /// TOML file of the service, which contains the address and the token
     #[arg(long, value_name = "FILE", global = true)]
@@ -194,7 +194,12 @@ impl RunningRelink {
 
     fn with(args: RelinkArgs, wanted: Scope, for_whom: ForWhom) -> anyhow::Result<Self> {
         // An address without a scheme, as in the settings.
-        let url = args.url.map(|url| if url.contains("://") { url } else { format!("http://{url}") });
+        let is_given = |token: &SecretString| !token.expose_secret().is_empty();
+        let args = RelinkArgs { token: args.token.filter(is_given), ..args };
+        let url = args
+            .url
+            .filter(|url| !url.is_empty())
+            .map(|url| if url.contains("://") { url } else { format!("http://{url}") });
         let args = RelinkArgs { url, ..args };
         args.url.as_deref().map_or(Ok(()), check_url)?;
         let (url, token) = match (args.url, args.token) {

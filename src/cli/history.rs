@@ -179,7 +179,8 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
         Some(episode) => open_outage(text, history, episode, known, now),
         None => last_outage(text, history, now),
     }
-    if let Some(mention) = known.mention {
+    let is_said = |mention: &&Mention| history.entries.iter().any(|entry| is_of_mention(entry, mention));
+    if let Some(mention) = known.mention.filter(|mention| !is_said(mention)) {
         line(text, format_args!("  {}", of_mention(mention, now)));
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
@@ -197,6 +198,13 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     for given in [muted, snoozed].into_iter().flatten().filter(|_| record.state != StateWord::Removed) {
         line(text, format_args!("  At {}: {}", at(given.at.0, now), of_transition(&given)));
     }
+}
+
+/// Whether the entry names this mention: it has counted as a message of the link.
+fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
+    let person = because(entry).and_then(|because| because.person);
+    let last = person.and_then(|person| person.last_message).filter(|last| last.mentioned.is_some());
+    last.is_some_and(|last| last.at == mention.at && last.link_id == mention.link_id)
 }
 
 /// The transition that postponed the prompt of this record to its present time. Later ones, such as a command, say nothing about the reason.

@@ -14,6 +14,9 @@ use toml::{Table, Value};
 use super::catalogue::all_settings;
 use super::setting::Setting;
 
+/// The variables of the programs that ask a running relink, such as `relink show` and the examples. They are no settings of the service.
+const VARIABLES_OF_CLIENTS: [&str; 2] = ["RELINK_URL", "RELINK_API_TOKEN"];
+
 /// A variable for tests and no setting: `clock.rs`, which this module may not import, reads it.
 const TEST_OFFSET_VARIABLE: &str = "RELINK_TEST_CLOCK_OFFSET_SECONDS";
 
@@ -163,7 +166,7 @@ impl Layers {
     fn add_environment(&mut self, environment: &[(OsString, OsString)]) {
         for (name, value) in environment {
             let Some(name) = name.to_str().filter(|name| name.starts_with("RELINK_")) else { continue };
-            if value.is_empty() || is_kubernetes(name) {
+            if value.is_empty() || is_kubernetes(name) || VARIABLES_OF_CLIENTS.contains(&name) {
                 continue;
             }
             if name == TEST_OFFSET_VARIABLE {

@@ -21,7 +21,8 @@ pub struct ShownLink {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub due: Vec<DueOfLink>,
     /// The last message about another link of the same person that mentioned the open outage of this link, or the end of its consent. A
-    /// subscriber that is late has to look at it: the user gets this message too.
+    /// subscriber that is late has to look at it: the user gets this message too. Only the last message about each of the other links is
+    /// known, so a later one that mentions nothing hides an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_mention: Option<Mention>,
     /// Since when the institution is down. Then its users can do nothing. Absent if it is not down.

@@ -17,6 +17,22 @@ pub(crate) async fn relink(bench: &Bench, args: &[&str]) -> Output {
     command.output().await.unwrap()
 }
 
+/// The address and the token are also taken from the environment. An empty variable counts as not set.
+#[tokio::test]
+async fn the_environment_names_the_address_and_the_token() {
+    let bench = Bench::new().await;
+    bench.put(LINK, "erebor", State::Valid { suspicion: None });
+    for (variables, is_found) in [
+        ([("RELINK_URL", bench.url.as_str()), ("RELINK_API_TOKEN", API_TOKEN)], true),
+        ([("RELINK_URL", bench.url.as_str()), ("RELINK_API_TOKEN", "wrong")], false),
+        ([("RELINK_URL", ""), ("RELINK_API_TOKEN", API_TOKEN)], false),
+    ] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_relink"));
+        let output = command.args(["show", LINK]).env_clear().envs(variables).output().await.unwrap();
+        assert_eq!(output.status.success(), is_found, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// The output of a successful run.
 pub(crate) async fn printed(bench: &Bench, args: &[&str]) -> String {
     let output = relink(bench, args).await;
