@@ -13,6 +13,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -131,9 +132,10 @@ fn newer_message(notice: &Value, state: &Value) -> Option<Value> {
 #[expect(clippy::disallowed_methods, reason = "an example has no configuration")]
 async fn mentioned_later(notice: &Value, link: &Value) -> Result<bool, async_nats::Error> {
     let Ok(relink) = std::env::var("RELINK_URL") else { return Ok(false) };
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-    let request = client.get(format!("{relink}/v1/links/{}", link["link_id"].as_str().unwrap_or_default()));
-    let answer = request.bearer_auth(std::env::var("RELINK_API_TOKEN").unwrap_or_default()).send().await?;
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
+    let request = CLIENT.get(format!("{relink}/v1/links/{}", link["link_id"].as_str().unwrap_or_default()));
+    let request = request.bearer_auth(std::env::var("RELINK_API_TOKEN").unwrap_or_default());
+    let answer = request.timeout(Duration::from_secs(10)).send().await?;
     let answer = answer
         .error_for_status()
         .map_err(|error| format!("{error}: check RELINK_API_TOKEN, which needs the scope `read`"))?;

@@ -193,14 +193,11 @@ impl RunningRelink {
     }
 
     fn with(args: RelinkArgs, wanted: Scope, for_whom: ForWhom) -> anyhow::Result<Self> {
-        // An address without a scheme, as in the settings.
-        let is_given = |token: &SecretString| !token.expose_secret().is_empty();
-        let args = RelinkArgs { token: args.token.filter(is_given), ..args };
-        let url = args
-            .url
-            .filter(|url| !url.is_empty())
-            .map(|url| if url.contains("://") { url } else { format!("http://{url}") });
-        let args = RelinkArgs { url, ..args };
+        // An empty variable counts as not set, and an address may have no scheme, as in the settings.
+        let token = args.token.filter(|token| !token.expose_secret().is_empty());
+        let url = args.url.filter(|url| !url.is_empty());
+        let url = url.map(|url| if url.contains("://") { url } else { format!("http://{url}") });
+        let args = RelinkArgs { url, token, ..args };
         args.url.as_deref().map_or(Ok(()), check_url)?;
         let (url, token) = match (args.url, args.token) {
             (Some(url), Some(token)) => (url, token),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anstyle::AnsiColor;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use serde::Deserialize as _;
 use serde_json::Value;
 use strum::VariantArray as _;
 use tokio::time::sleep;
@@ -18,7 +19,7 @@ use super::client::{NOT_FOUND, RelinkArgs, RunningRelink, is_for_ever, is_of_req
 use super::output::{BOLD, DIM, colour_of, line, note_retry, reaches_reader};
 use super::refusals::of_refused;
 use super::sentences::{of_job, of_notice, of_observed, of_transition, word_of};
-use crate::contract::{Because, EventKind, StreamEvent};
+use crate::contract::{Because, EventKind, IncidentCause, StreamEvent};
 use crate::link::LinkId;
 use crate::printable::{exact_json_line, printable, printable_json};
 
@@ -228,10 +229,29 @@ fn shown(event: &Value) -> String {
         }
         EventKind::Incident => {
             let institution = event.institution.as_deref().unwrap_or("?");
-            line(&mut text, format_args!("{at}  {BOLD}institution {institution}: {name}{BOLD:#}"));
+            let what = of_incident(name, &event.body["cause"]);
+            line(&mut text, format_args!("{at}  {BOLD}institution {institution} {what}{BOLD:#}"));
         }
     }
     text
+}
+
+/// What has happened to an institution, by the type and the cause of the message about it.
+fn of_incident(name: &str, cause: &Value) -> String {
+    let what = match name {
+        "began" => "is down",
+        "ended" => "is not down any more",
+        "degraded" => "has trouble",
+        "recovered" => "has no trouble any more",
+        other => return other.to_owned(),
+    };
+    let evidence = match IncidentCause::deserialize(cause).ok() {
+        Some(IncidentCause::FailingLinks) => "many of its links failed together",
+        Some(IncidentCause::OutageErrors) => "errors of Belvo's API",
+        Some(IncidentCause::StatusPage) => "Belvo's status page",
+        None => return what.to_owned(),
+    };
+    format!("{what} (evidence: {evidence})")
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Incidents {
             for (opened_at, planned_at) in failures.recent.values_mut() {
                 (*opened_at, *planned_at) = ((*opened_at).min(now), (*planned_at).min(now));
             }
-            failures.baseline.split_off(&bucket.saturating_add(1));
+            failures.baseline.retain(|past, _| *past <= bucket);
             if let Some(ongoing) = &mut failures.ongoing {
                 ongoing.since = ongoing.since.map(|since| since.min(now));
                 ongoing.latest.iter_mut().for_each(|latest| *latest = (*latest).min(now));

@@ -452,7 +452,7 @@ fn run<D: Disk>(
 
 /// See [`Journal::published_until`].
 fn published_until(shared: &(impl Shows + ?Sized), now: Timestamp) -> Option<Timestamp> {
-    // A message that is stored after this look was received at `now` or later.
+    // The sender of a message that is stored after this look gets its answer after it.
     let Waiting { records, since, .. } = shared.waiting();
     if records == 0 { Some(now) } else { since.map(|since| since.min(now)) }
 }

@@ -98,10 +98,13 @@ async fn tail_prints_one_line_for_each_message() {
     assert_eq!((&job["kind"], &job["type"]), (&json!("job"), &json!("verify")));
 
     assert_eq!(jobs.lines().count(), 1, "each message is one line: {jobs}");
-    let incident = json!({"type": "began", "institution": "erebor_mx_retail"}).to_string();
+    let incident = json!({"type": "began", "institution": "erebor_mx_retail", "cause": "failing_links"}).to_string();
     bench.nats.context.publish("link.incident.erebor_mx_retail", incident.into()).await.unwrap().await.unwrap();
     let incidents = printed(&bench, &["tail", "--after", "0", "--no-follow", "--kind", "incident"]).await;
-    assert!(incidents.contains("institution erebor_mx_retail: began"), "{incidents}");
+    assert!(
+        incidents.contains("institution erebor_mx_retail is down (evidence: many of its links failed together)"),
+        "{incidents}"
+    );
 
     let output = relink(&bench, &["tail", "--kind", "nothing"]).await;
     assert_eq!(output.status.code(), Some(2));
