@@ -29,10 +29,10 @@ const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The time to the next question while the messages of an answer are not here. The end of the stream may be a message of another partition,
 /// or may have been removed, so only a later answer shows that a partition has no more messages.
-const EXPECTED_FOR: Duration = Duration::from_millis(200);
+const AWAITED_FOR: Duration = Duration::from_millis(200);
 
 /// The most answers whose messages are not planned. In a long backlog the first of them moves the node on.
-const EXPECTED_MAX: usize = 32;
+const AWAITED_MAX: usize = 32;
 
 /// If the node makes no progress for so long, for example because the input stream is full and refuses the journal, deadlines no longer
 /// wait.
@@ -46,7 +46,7 @@ pub(super) struct Complete {
     /// The open question, and when it was asked, by the own clock.
     open: Option<(RequestId, Timestamp)>,
     /// Answers whose messages are not all planned, in the order of their questions.
-    expected: Vec<Expected>,
+    awaited: Vec<Awaited>,
     /// When the next question may be asked, by the own clock.
     next_at: Option<Timestamp>,
     /// Since when deadlines wait without progress, by the own clock.
@@ -59,7 +59,7 @@ pub(super) struct Complete {
 
 /// The messages that an answer has named.
 #[derive(Debug)]
-struct Expected {
+struct Awaited {
     /// What [`Complete::until`] is when they are planned.
     until: Timestamp,
     /// The last sequence of each partition.
@@ -69,6 +69,7 @@ struct Expected {
 }
 
 impl Complete {
+    /// A delivery was put into the queue.
     pub(super) fn queued(&mut self) {
         self.queued_count += 1;
     }
@@ -76,12 +77,12 @@ impl Complete {
     /// Plans or queued messages were discarded: they will be delivered again.
     pub(super) fn reset(&mut self) {
         (self.until, self.open) = (None, None);
-        self.expected.clear();
+        self.awaited.clear();
     }
 
     /// Messages were removed from the queue, so the open answers can no longer be followed.
-    pub(super) fn forget_expected(&mut self) {
-        self.expected.clear();
+    pub(super) fn forget_awaited(&mut self) {
+        self.awaited.clear();
     }
 
     /// When the node should ask again, if that is after `now`; `None` if no deadline waits, or an answer will come.
@@ -91,9 +92,9 @@ impl Complete {
 
     /// Moves [`Complete::until`] on, if the messages of an answer are planned: `planned_count` deliveries have left the queue.
     fn advance(&mut self, planned_count: u64) {
-        let is_planned = |expected: &Expected| expected.queued_count.is_some_and(|count| planned_count >= count);
-        if let Some(last) = self.expected.iter().rposition(is_planned) {
-            let until = self.expected.drain(..=last).map(|expected| expected.until).max();
+        let is_planned = |awaited: &Awaited| awaited.queued_count.is_some_and(|count| planned_count >= count);
+        if let Some(last) = self.awaited.iter().rposition(is_planned) {
+            let until = self.awaited.drain(..=last).map(|awaited| awaited.until).max();
             if until > self.until {
                 (self.until, self.held_since, self.has_given_up) = (until, None, false);
             }
@@ -104,7 +105,7 @@ impl Complete {
 impl<S: Store + Clone> Node<S> {
     /// Deadlines up to this time, by the clock of the input stream, are handled now. `None`: all that have passed.
     pub(super) fn due_by(&mut self, now: Timestamp) -> Option<Timestamp> {
-        self.look_at_expected();
+        self.look_at_awaited();
         if self.complete.has_given_up {
             return None;
         }
@@ -152,11 +153,11 @@ impl<S: Store + Clone> Node<S> {
     ) {
         let Some((_, asked_at)) = self.complete.open.take_if(|(open, _)| *open == request) else { return };
         let until = self.clock.now(asked_at).before(waited);
-        self.complete.expected.push(Expected { until, ends, queued_count: None });
-        self.look_at_expected();
-        if !self.complete.expected.is_empty() {
-            self.complete.expected.truncate(EXPECTED_MAX);
-            self.complete.next_at = Some(now.after(EXPECTED_FOR));
+        self.complete.awaited.push(Awaited { until, ends, queued_count: None });
+        self.look_at_awaited();
+        if !self.complete.awaited.is_empty() {
+            self.complete.awaited.truncate(AWAITED_MAX);
+            self.complete.next_at = Some(now.after(AWAITED_FOR));
         } else if !waited.is_zero() {
             self.complete.next_at = Some(now.after(ASKED_AGAIN_AFTER));
         }
@@ -172,17 +173,17 @@ impl<S: Store + Clone> Node<S> {
     }
 
     /// Finds the answers whose messages are queued, and those whose messages are planned.
-    fn look_at_expected(&mut self) {
+    fn look_at_awaited(&mut self) {
         let (partitions, complete) = (&self.partitions, &mut self.complete);
         let queued_count = complete.queued_count;
-        for expected in complete.expected.iter_mut().filter(|expected| expected.queued_count.is_none()) {
+        for awaited in complete.awaited.iter_mut().filter(|awaited| awaited.queued_count.is_none()) {
             let has_arrived = |(number, end): (&u16, &u64)| {
                 // A partition that this node has lost is no longer its concern.
                 let Some(partition) = partitions.get(number) else { return true };
                 partition.newest.is_some_and(|(newest, _)| newest >= *end)
             };
-            if expected.ends.iter().all(has_arrived) {
-                expected.queued_count = Some(queued_count);
+            if awaited.ends.iter().all(has_arrived) {
+                awaited.queued_count = Some(queued_count);
             }
         }
         complete.advance(queued_count - self.queue.len() as u64);

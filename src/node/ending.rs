@@ -31,7 +31,7 @@ impl<S: Store + Clone> Node<S> {
         }
         self.has_all = false;
         self.queue.retain(|delivery| delivery.partition != number);
-        self.complete.forget_expected();
+        self.complete.forget_awaited();
         if let Some(engine) = &mut self.engine {
             engine.release(number);
         }
