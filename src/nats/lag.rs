@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::{self, consumer::PullConsumer};
+use async_nats::jetstream;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::limit::{READ_TIMEOUT, within};
 use super::raw_message::{self, Wanted};
-use super::stream::partition_consumer;
+use super::stream::partition_info;
 use super::subject::Subjects;
 use crate::clock;
 use crate::link::Timestamp;
@@ -94,17 +94,14 @@ impl LagReader {
     }
 
     async fn read(&self, partition: u16) -> Result<PartitionLag, String> {
-        let (stream, name) = (self.subjects.input_stream(), partition_consumer(partition));
-        let consumer: Result<PullConsumer, _> = self.context.get_consumer_from_stream(&name, &stream).await;
-        let consumer = consumer.map_err(|error| format!("consumer {name}: {error}"))?;
-        let info = consumer.cached_info();
+        let info = partition_info(&self.context, &self.subjects, partition).await?;
         let unacknowledged = u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX);
         let waiting = info.num_pending.saturating_add(unacknowledged);
         if waiting == 0 {
             return Ok(PartitionLag::default());
         }
         let behind = Wanted::next(self.subjects.partition(partition), info.ack_floor.stream_sequence + 1);
-        let oldest = raw_message::read(&self.context, &stream, &behind).await?;
+        let oldest = raw_message::read(&self.context, &self.subjects.input_stream(), &behind).await?;
         let oldest_at = oldest.map(|message| Timestamp::from_nanos(message.stored_at_ns));
         Ok(PartitionLag { waiting, oldest_at })
     }

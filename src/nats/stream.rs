@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull};
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PriorityPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{self, DiscardPolicy, Info, StorageType, SubjectTransform};
 use async_nats::jetstream::{self};
 
@@ -152,6 +152,20 @@ impl StreamSettings {
 /// The durable consumer of a partition.
 pub fn partition_consumer(partition: u16) -> String {
     format!("relink-{partition}")
+}
+
+/// What the server knows of the consumer of a partition.
+///
+/// # Errors
+/// The error text of the client.
+pub(super) async fn partition_info(
+    context: &jetstream::Context,
+    subjects: &Subjects,
+    partition: u16,
+) -> Result<consumer::Info, String> {
+    let (stream, name) = (subjects.input_stream(), partition_consumer(partition));
+    let consumer: Result<PullConsumer, _> = context.get_consumer_from_stream(&name, &stream).await;
+    consumer.map(|consumer| consumer.cached_info().clone()).map_err(|error| format!("consumer {name}: {error}"))
 }
 
 /// The names of the three streams.

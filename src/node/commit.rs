@@ -123,11 +123,8 @@ impl<S: Store + Clone> Node<S> {
         if self.next.is_some() || !has_enough || !self.may_plan() {
             return Ok(());
         }
-        if !is_ready || self.engine.is_none() {
-            return Ok(());
-        }
         let due_by = self.due_by(now);
-        let Some(engine) = self.engine.as_mut() else { return Ok(()) };
+        let Some(engine) = self.engine.as_mut().filter(|_| is_ready) else { return Ok(()) };
         let with_timers = if self.applying.is_empty() { WithTimers::Yes } else { WithTimers::No };
         engine.set_latest_now(self.clock.latest_now(now));
         engine.set_due_by(due_by);
@@ -425,7 +422,6 @@ impl<S: Store + Clone> Node<S> {
     pub(super) fn discard_plans(&mut self) {
         self.is_engine_stale = true;
         self.queue.clear();
-        self.complete.reset();
         for (number, partition) in &mut self.partitions {
             partition.newest = None;
             if partition.reader().is_some() {

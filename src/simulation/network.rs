@@ -1,5 +1,7 @@
 //! The network between the processes and the server: a request may be lost or late, and so may its response.
 
+use std::time::Duration;
+
 use super::bug_injector::{Bug, DriverAction};
 use super::checkers::Checked;
 use super::fault::Fault;
@@ -9,7 +11,6 @@ use super::publishers::TOO_LARGE;
 use super::world::{Event, World};
 use crate::contract::Address;
 use crate::engine::{Message, Outgoing};
-use crate::link::Timestamp;
 use crate::nats::dead_letter::InputPosition;
 use crate::nats::stream::StreamIdentity;
 use crate::node::{BatchId, Closing, End, FenceToTake, Input, Limit, Note, Output, PartitionEnd, RequestId};
@@ -22,7 +23,7 @@ const TIMEOUT_MS: i64 = 10_000;
 const BATCH_IDLE_MS: i64 = 10_000;
 
 /// How far a timer may be ahead of the server: a measurement of its clock is not exact.
-const CLOCK_DEVIATION_MS: i64 = 10_000;
+pub(super) const CLOCK_DEVIATION: Duration = Duration::from_secs(10);
 
 /// The number of messages of the output stream in one chunk.
 const PIECE: usize = 5;
@@ -402,7 +403,7 @@ impl World {
             self.trace.record(self.run_ms(), || line);
         }
         // While the clock of the server is wrong, nobody can know it.
-        let latest = (!self.had_server_skew).then(|| Timestamp::from_millis(self.now_ms + CLOCK_DEVIATION_MS));
+        let latest = (!self.had_server_skew).then(|| self.now().after(CLOCK_DEVIATION));
         let host = self.journals.host_of.get(&id).copied();
         self.checkers.stored(batch, latest, host, &self.jetstream)?;
         let is_job = |stored: &&Stored| matches!(stored.message.address, Address::Job(..));

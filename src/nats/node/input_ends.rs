@@ -1,15 +1,13 @@
 //! How many inputs wait for the node: in the journal of this process, and in the consumer of each partition.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
-use async_nats::jetstream::consumer::PullConsumer;
 use futures::future::try_join_all;
 
 use crate::clock;
 use crate::link::Timestamp;
-use crate::nats::stream::partition_consumer;
+use crate::nats::stream::partition_info;
 use crate::nats::streams_read::Streams;
 
 /// Up to when the journal of this process is published, for a clock that shows this time now; `None` if it is not known at this moment.
@@ -33,12 +31,6 @@ impl PublishedJournal {
     }
 }
 
-impl fmt::Debug for PublishedJournal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PublishedJournal")
-    }
-}
-
 /// The answer to [`crate::node::Output::ReadInputEnds`]: for how long the journal waits, in milliseconds, and the end of each partition.
 pub(super) async fn read(
     streams: &Streams,
@@ -47,13 +39,9 @@ pub(super) async fn read(
 ) -> Result<(u64, BTreeMap<u16, u64>), String> {
     // In this order: what the journal publishes after the first line is behind the ends, or among them.
     let waited_ms = journal.waited_ms().ok_or("the journal is being read")?;
-    let stream = &streams.subjects.input_stream();
-    let last_sequence = streams.facts(stream).await?.last_sequence;
+    let last_sequence = streams.facts(&streams.subjects.input_stream()).await?.last_sequence;
     let ends = partitions.into_iter().map(|partition| async move {
-        let name = partition_consumer(partition);
-        let consumer: Result<PullConsumer, _> = streams.context.get_consumer_from_stream(&name, stream).await;
-        let consumer = consumer.map_err(|error| format!("consumer {name}: {error}"))?;
-        let info = consumer.cached_info();
+        let info = partition_info(&streams.context, &streams.subjects, partition).await?;
         Ok::<_, String>((partition, if info.num_pending == 0 { info.delivered.stream_sequence } else { last_sequence }))
     });
     let ends: Vec<_> = try_join_all(ends).await?;

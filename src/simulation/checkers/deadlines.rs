@@ -2,15 +2,12 @@
 //! the host whose process handles the link.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::{Checked, Checkers};
 use crate::contract::{Address, CommittedOffset, OriginKind, Record};
 use crate::link::LinkId;
 use crate::simulation::jetstream::{JetStream, Stored};
-
-/// By so much the clock of a process may differ from that of the server: a smaller difference is no jump.
-const DEVIATION: Duration = Duration::from_secs(10);
+use crate::simulation::network::CLOCK_DEVIATION;
 
 impl Checkers {
     /// A process has waited for inputs for so long that its deadlines no longer wait.
@@ -41,7 +38,7 @@ impl Checkers {
     fn check_deadline(&self, link: &LinkId, id: &str, host: Option<usize>, jetstream: &JetStream) -> Checked {
         let before = self.history.link_checker.link(link);
         let Some(deadline) = before.and_then(|before| before.deadline(&self.policy)) else { return Ok(()) };
-        let latest = deadline.before(DEVIATION);
+        let latest = deadline.before(CLOCK_DEVIATION);
         let input = &jetstream.input;
         let is_handled = |place: usize, partition: u16| {
             let covers = |offset: &CommittedOffset| input.place_of_offset(offset) >= Some(place);

@@ -10,10 +10,7 @@ use crate::link::{LinkId, Timestamp};
 /// The messages that were sent to the HTTP servers, by number.
 #[derive(Default)]
 pub(in crate::simulation) struct JournalChecker {
-    /// The host that has accepted the message, and the message.
-    accepted: BTreeMap<u64, (usize, Delivery)>,
-    /// When the message was accepted.
-    accepted_at: BTreeMap<u64, Timestamp>,
+    accepted: BTreeMap<u64, Accepted>,
     published: BTreeSet<u64>,
     /// The last message of each link that each host has published for the first time.
     last_first: BTreeMap<(usize, String), u64>,
@@ -24,11 +21,17 @@ pub(in crate::simulation) struct JournalChecker {
     damages: BTreeMap<usize, u32>,
 }
 
+/// A message that a host has accepted.
+struct Accepted {
+    host: usize,
+    delivery: Delivery,
+    at: Timestamp,
+}
+
 impl JournalChecker {
     /// The sender of the message got an answer with 2xx.
     pub(in crate::simulation) fn accepted(&mut self, number: u64, host: usize, delivery: Delivery, at: Timestamp) {
-        self.accepted.insert(number, (host, delivery));
-        self.accepted_at.insert(number, at);
+        self.accepted.insert(number, Accepted { host, delivery, at });
     }
 
     /// A message about the link that this host has accepted before `latest`, and that still waits.
@@ -36,12 +39,16 @@ impl JournalChecker {
         if self.damages.contains_key(&host) {
             return None;
         }
-        let before = self.accepted_at.iter().filter(|(_, at)| **at < latest).map(|(number, _)| number);
-        before.copied().find(|number| {
-            let is_done = self.published.contains(number) || self.set_aside.contains(number);
-            let is_of_link = |(of, delivery): &(usize, Delivery)| *of == host && delivery.link == link.as_str();
-            !is_done && self.accepted.get(number).is_some_and(is_of_link)
-        })
+        let is_meant = |accepted: &Accepted| {
+            accepted.host == host && accepted.at < latest && accepted.delivery.link == link.as_str()
+        };
+        self.waiting().find(|(_, accepted)| is_meant(accepted)).map(|(number, _)| *number)
+    }
+
+    /// What is accepted, and neither published nor set aside.
+    fn waiting(&self) -> impl Iterator<Item = (&u64, &Accepted)> {
+        let is_done = |number: &u64| self.published.contains(number) || self.set_aside.contains(number);
+        self.accepted.iter().filter(move |(number, _)| !is_done(number))
     }
 
     /// The input stream has stored a message; returns whether it is a repeat. A message whose sender got an error may be published too.
@@ -52,7 +59,7 @@ impl JournalChecker {
         if !self.published.insert(number) {
             return Ok(true);
         }
-        let Some((host, delivery)) = self.accepted.get(&number) else { return Ok(false) };
+        let Some(Accepted { host, delivery, .. }) = self.accepted.get(&number) else { return Ok(false) };
         if self.has_damaged(number, *host, delivery) {
             return Ok(false);
         }
@@ -80,8 +87,7 @@ impl JournalChecker {
 
     /// Checks that no accepted message is lost, after all hosts have come back.
     pub(in crate::simulation) fn check_end(&self) -> Checked {
-        let is_done = |number: &u64| self.published.contains(number) || self.set_aside.contains(number);
-        for (number, (host, delivery)) in self.accepted.iter().filter(|(number, _)| !is_done(number)) {
+        for (number, Accepted { host, delivery, .. }) in self.waiting() {
             if !self.has_damaged(*number, *host, delivery) {
                 return Err(format!(
                     "message {number} ({}) was accepted by host {host}, and is neither published nor set aside",
