@@ -107,14 +107,8 @@ pub(super) fn show_last_state(last: &LastState, around: Around, now: Timestamp) 
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    Ok(note
-        + &show_part(
-            &last.history,
-            None,
-            Known { due: &last.due, mention: last.mention.as_ref(), around, has_no_history: true },
-            now,
-            false,
-        )?)
+    let known = Known { due: &last.due, mention: last.mention.as_ref(), around, has_no_history: true };
+    Ok(note + &show_part(&last.history, None, known, now, false)?)
 }
 
 /// The history with every text made printable.

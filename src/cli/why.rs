@@ -75,12 +75,8 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str, input: Option
     let (due, mention) = relink.last_state(link).await.map(|last| (last.due, last.mention)).unwrap_or_default();
     let newest = history.entries.iter().rfind(|entry| entry.kind == HistoryKind::State);
     let around = newest.map(|entry| around(&entry.body)).unwrap_or_default();
-    history::show(
-        &history,
-        message.as_deref(),
-        Known { due: &due, mention: mention.as_ref(), around, has_no_history: false },
-        clock::now(),
-    )
+    let known = Known { due: &due, mention: mention.as_ref(), around, has_no_history: false };
+    history::show(&history, message.as_deref(), known, clock::now())
 }
 
 /// The link of an outage, whose id is that of the link with `-e` and a number behind it.

@@ -15,7 +15,7 @@ use crate::contract::{
     HistoryOfLink, IncidentBody, IncidentChange, IncidentSummary, LINKS_ON_PAGE, LinksPage, Record, ShownLink, Summary,
     Surroundings,
 };
-use crate::link::{Link, LinkId, StateName};
+use crate::link::{Link, LinkId, StateName, Timestamp};
 use crate::store::{self, CountsOfInstitution, StoreError, StoredLink, links_of_same_person};
 
 /// The most institutions of a summary. Belvo has some hundreds.
@@ -70,12 +70,16 @@ pub(super) async fn show(
 }
 
 fn surroundings_of(store: &dyn store::Store, link: &Link) -> Result<Surroundings, StoreError> {
-    let has_person = link.profile.person().is_some();
-    let others = if has_person { links_of_same_person(store, link, |_| false)? } else { Vec::new() };
-    let of_institution = |incident: &IncidentBody| Some(&incident.institution) == link.profile.institution.as_ref();
-    let incident = store.incidents()?.into_iter().find(of_institution);
-    let down = incident.filter(|incident| incident.change == IncidentChange::Began);
-    Ok(Surroundings { others, down_since: down.map(|incident| incident.began_at.0) })
+    let others = links_of_same_person(store, link, |_| false)?;
+    Ok(Surroundings { others, down_since: bank_down_since(store, link)? })
+}
+
+/// Since when the institution of a link is down.
+pub(super) fn bank_down_since(store: &dyn store::Store, link: &Link) -> Result<Option<Timestamp>, StoreError> {
+    let Some(institution) = &link.profile.institution else { return Ok(None) };
+    let is_down =
+        |incident: &IncidentBody| incident.change == IncidentChange::Began && incident.institution == *institution;
+    Ok(store.incidents()?.into_iter().find(is_down).map(|incident| incident.began_at.0))
 }
 
 pub(super) async fn history(

@@ -34,11 +34,11 @@ use serde_json::{Value, json};
 
 use self::bank_names::{Bank, BankNames};
 use self::rate::Rate;
+use super::links::bank_down_since;
 use super::problem::{LoggedProblem, Problem};
 use super::{Server, SharedServer};
 use crate::clock::Clock;
 use crate::config::{Config, WidgetPlace};
-use crate::contract::IncidentChange;
 use crate::link::{Link, LinkId, Policy, Prompt};
 use crate::repair::{Claims, Locale, Look, Page, Purpose, RepairLinks, Shown, Trouble, View};
 use crate::store::{Store, StoreError};
@@ -250,16 +250,9 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
     let read = server.read_store(move |store| {
         let stored = store.get(&id)?;
         let (link, began) = stored.map(|stored| stored.link_and_trace()).transpose()?.unzip();
-        let institution = link.as_ref().and_then(|link| link.profile.institution.clone());
         let successor = link.as_ref().map(|link| last_successor(store, link)).transpose()?.flatten();
-        let has_incident = match institution {
-            Some(institution) => store
-                .incidents()?
-                .iter()
-                .any(|incident| incident.change == IncidentChange::Began && incident.institution == institution),
-            None => false,
-        };
-        Ok((link, began.flatten(), has_incident, successor))
+        let down_since = link.as_ref().map(|link| bank_down_since(store, link)).transpose()?.flatten();
+        Ok((link, began.flatten(), down_since.is_some(), successor))
     });
     let (link, began, has_incident, successor) = read.await?;
     trace::note("relink.link.id", || claims.link.to_string());

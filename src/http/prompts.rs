@@ -121,9 +121,6 @@ fn broken(store: &dyn Store, query: &store::Query) -> Result<Broken, StoreError>
 
 /// Whether the prompt of the link is postponed, and a message about another link of the person mentions the link.
 fn is_mentioned(store: &dyn Store, link: &Link) -> Result<bool, StoreError> {
-    let is_postponed = link.held_prompt().is_some_and(|episode| matches!(episode.prompt, Prompt::Postponed { .. }));
-    if !is_postponed || link.profile.person().is_none() {
-        return Ok(false);
-    }
-    Ok(links_of_same_person(store, link, |_| false)?.iter().any(|other| link.is_mentioned_by(other)))
+    let is_postponed = link.awaits_user().is_some_and(|episode| matches!(episode.prompt, Prompt::Postponed { .. }));
+    Ok(is_postponed && link.last_mention(&links_of_same_person(store, link, |_| false)?).is_some())
 }

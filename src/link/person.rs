@@ -152,13 +152,6 @@ impl super::Profile {
 }
 
 impl Link {
-    /// Whether the last message about `other` mentioned the open outage of this link, so that its user has been asked about it.
-    pub fn is_mentioned_by(&self, other: &Self) -> bool {
-        let mentioned = other.messaged.iter().flat_map(|message| &message.mentioned);
-        let outage = self.awaits_user();
-        outage.is_some_and(|outage| mentioned.into_iter().any(|link| link.id == self.id && link.need.is_of(outage)))
-    }
-
     /// The last message about one of `others`, which are links of the same person, that mentioned what this link needs from its user: its
     /// open outage, or the end of its consent. When it was sent, and which link it was about.
     pub fn last_mention<'a>(&self, others: impl IntoIterator<Item = &'a Self>) -> Option<(Timestamp, &'a LinkId)> {

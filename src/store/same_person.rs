@@ -4,7 +4,7 @@ use super::{Query, Store, StoreError, pages};
 use crate::link::{Link, LinkId, PERSON_LINKS_MAX};
 
 /// The other links with the `external_id` of `link`, without those of `leave_out`, of which the caller knows a newer state; at most
-/// [`PERSON_LINKS_MAX`], which is too many for a person (`link::Person::of`).
+/// [`PERSON_LINKS_MAX`], which is too many for a person (`link::Person::of`). None for a link without a person.
 ///
 /// The result does not depend on writes of links that are left out: they are not counted against the limit.
 ///
@@ -16,6 +16,9 @@ pub fn links_of_same_person<S: Store + ?Sized>(
     leave_out: impl Fn(&LinkId) -> bool,
 ) -> Result<Vec<Link>, StoreError> {
     let mut found = Vec::new();
+    if link.profile.person().is_none() {
+        return Ok(found);
+    }
     let query = Query { external_id: link.profile.external_id.clone(), limit: PERSON_LINKS_MAX, ..Query::default() };
     for page in pages(store, query) {
         let page = page?;

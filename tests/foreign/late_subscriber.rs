@@ -10,11 +10,6 @@ use crate::{subscribe, subscribers};
 const FIRST: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
 const SECOND: &str = "4f2c1d0e-7b1a-4c3d-9e8f-0a1b2c3d4e5f";
 
-async fn shown(relink: &Relink, link: &str) -> Value {
-    let request = client().get(format!("{}/v1/links/{link}", relink.url)).bearer_auth(API_TOKEN);
-    request.send().await.expect("an answer").json().await.expect("JSON")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_subscriber_writes_once_about_a_link_that_a_later_message_mentions() {
     let nats = TestNats::start().await;
@@ -27,13 +22,13 @@ async fn a_late_subscriber_writes_once_about_a_link_that_a_later_message_mention
         published.expect("sent").await.expect("stored");
     }
     for (link, n) in [(FIRST, 1), (SECOND, 2)] {
-        let known = async { while shown(&relink, link).await["external_id"] != "maria" {} };
+        let known = async { while relink.wait_for_link(&client(), link).await["external_id"] != "maria" {} };
         within("the reads", known).await;
         relink.store_webhook(&client(), webhook(link, "token_required", n)).await;
-        let prompted = async { while shown(&relink, link).await["episode"]["prompt"] != "sent" {} };
+        let prompted = async { while relink.wait_for_link(&client(), link).await["episode"]["prompt"] != "sent" {} };
         within("the prompt", prompted).await;
     }
-    assert_eq!(shown(&relink, FIRST).await["last_mention"]["link_id"], SECOND);
+    assert_eq!(relink.wait_for_link(&client(), FIRST).await["last_mention"]["link_id"], SECOND);
 
     for (durable, mut subscriber) in subscribers().await {
         subscriber.env("RELINK_URL", &relink.url).env("RELINK_API_TOKEN", API_TOKEN);

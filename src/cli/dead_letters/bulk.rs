@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use clap::error::ErrorKind;
 use serde_json::{Value, json};
 
 use super::Filter;
@@ -72,9 +71,10 @@ impl Action {
 
 pub(super) async fn run(relink: &RunningRelink, args: BulkArgs, action: Action) -> anyhow::Result<ExitCode> {
     if args.sequences.is_empty() && !args.all && args.filter.is_empty() {
-        let missing =
-            format!("say which dead letters to {}: their SEQUENCE, or --reason, --before or --all\n", action.verb());
-        clap::Error::raw(ErrorKind::MissingRequiredArgument, missing).exit();
+        let verb = action.verb();
+        wrong_argument(format_args!(
+            "say which dead letters to {verb}: their SEQUENCE, or --reason, --before or --all"
+        ));
     }
     let is_one = args.sequences.len() == 1;
     let letters = select(relink, &args).await?;
