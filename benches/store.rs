@@ -127,6 +127,7 @@ fn record(link: usize, now: Timestamp) -> Record {
         successor_id: None,
         person: None,
         times_corrected: false,
+        due: None,
         origin,
     };
     Record::of(&state, u16::try_from(link).unwrap_or_default() % PARTITIONS, because, Vec::new())

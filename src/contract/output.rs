@@ -12,7 +12,7 @@ use super::input::{ADOPTION_ID, InputKind};
 use super::notice::NoticeName;
 use super::person::PersonRecord;
 use super::rfc3339::At;
-use super::words::{StateWord, is_false};
+use super::words::{DueWord, StateWord, is_false};
 use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step, Timestamp};
 
 /// The subject of a message on the output stream. `nats::subject` makes the text of it.
@@ -173,6 +173,9 @@ pub struct Because {
     /// became the time of this transition, and waits were shortened.
     #[serde(default, skip_serializing_if = "is_false")]
     pub times_corrected: bool,
+    /// What was due: only if the event is `deadline_passed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<DueWord>,
     /// The message, or the timer, that led to it.
     pub origin: Origin,
 }
@@ -186,6 +189,7 @@ impl Because {
             successor_id: input.successor.as_ref().map(ToString::to_string),
             person: input.person.as_deref().map(PersonRecord::of),
             times_corrected: step.times_corrected,
+            due: step.due.map(DueWord::from),
             from: step.from.into(),
             to: step.link.state.name().into(),
             at: At(step.at),

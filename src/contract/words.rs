@@ -113,7 +113,7 @@ pub enum AttemptEndWord {
 convert_both_ways!(AttemptEnd, AttemptEndWord { Claimed, Abandoned, TimedOut });
 
 /// What relink does at a time when something is due for a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum DueWord {
     /// relink asks Belvo whether the creation of the link is finished, or publishes `creation_unfinished`.

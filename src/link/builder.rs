@@ -104,7 +104,7 @@ impl<'a> TransitionBuilder<'a> {
         self.link.widget_until = self.widget_until();
         self.link.version += 1;
         self.link.updated_at = now;
-        Step { link: self.link, from, at: now, effects: self.effects, times_corrected: false }
+        Step { link: self.link, from, at: now, effects: self.effects, times_corrected: false, due: None }
     }
 
     /// When the widget token expires that the user holds outside of an attempt. `None` if there is no such token, or it

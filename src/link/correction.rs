@@ -30,7 +30,14 @@ pub fn correct_times(link: &Link, now: Timestamp, policy: &Policy) -> Option<Ste
     }
     let mut corrected = Corrector { now, policy }.link(link.clone());
     corrected.version += 1;
-    Some(Step { from: link.state.name(), link: corrected, at: now, effects: Vec::new(), times_corrected: true })
+    Some(Step {
+        from: link.state.name(),
+        link: corrected,
+        at: now,
+        effects: Vec::new(),
+        times_corrected: true,
+        due: None,
+    })
 }
 
 struct Corrector<'a> {
@@ -183,6 +190,7 @@ impl Corrector<'_> {
             reminders_count,
             next_reminder_at,
             remind_by,
+            reminder_waits_since,
             tried_at,
             attempts_count,
             arrived,
@@ -219,6 +227,7 @@ impl Corrector<'_> {
             reminders_count,
             next_reminder_at,
             remind_by: remind_by.and_then(|at| next_reminder_at.map(|next| at.min(next.after(pause)))),
+            reminder_waits_since: self.past_or_none(reminder_waits_since),
             tried_at: self.past_or_none(tried_at),
             attempts_count,
             arrived,

@@ -47,7 +47,12 @@ impl Link {
         self.deadlines(policy).map(|deadline| deadline.at).min()
     }
 
-    /// Everything that the machine waits for, in no order.
+    /// The deadline that a step at `now` handles: the first one that has passed.
+    pub(super) fn passed_deadline(&self, now: Timestamp, policy: &Policy) -> Option<DeadlineName> {
+        self.deadlines(policy).find(|deadline| deadline.at <= now).map(|deadline| deadline.name)
+    }
+
+    /// Everything that the machine waits for, in the order in which it handles what has passed: one deadline in a step.
     pub fn deadlines(&self, policy: &Policy) -> impl Iterator<Item = Deadline> {
         let incident = due(DeadlineName::Incident, self.outage_deadline());
         self.deadlines_of_state(policy).into_iter().chain([incident]).flatten()

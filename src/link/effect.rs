@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use strum::IntoStaticStr;
 
-use super::{AttemptEnd, Data, Episode, Link, LinkId, StateName, Timestamp};
+use super::{AttemptEnd, Data, DeadlineName, Episode, Link, LinkId, StateName, Timestamp};
 
 /// The most effects that one step may have. The engine relies on this limit to keep a commit below 1000 messages, the
 /// limit of a JetStream atomic batch.
@@ -24,6 +24,8 @@ pub struct Step {
     pub effects: Vec<Effect>,
     /// Whether the step only corrected times that lay in the future ([`super::correct_times`]).
     pub times_corrected: bool,
+    /// The deadline that had passed, if the event is [`super::Event::DeadlinePassed`].
+    pub due: Option<DeadlineName>,
 }
 
 /// One effect of a step.

@@ -31,6 +31,9 @@ pub struct Episode {
     /// The latest time to which failed attempts, and the widget of another link of the person, may postpone the next
     /// reminder. `None`: neither has postponed it yet.
     pub remind_by: Option<Timestamp>,
+    /// Since when the next reminder is due and waits, for the end of an incident or for the turn of its user. `None`: it is not due yet, or
+    /// it has got a new time since then.
+    pub reminder_waits_since: Option<Timestamp>,
     /// When relink last asked for a refresh before a reminder, to find out whether a login works again.
     pub tried_at: Option<Timestamp>,
     /// How many times the user has tried to repair the link.
@@ -88,6 +91,7 @@ impl Episode {
             reminders_count: 0,
             next_reminder_at: None,
             remind_by: None,
+            reminder_waits_since: None,
             tried_at: None,
             attempts_count: 0,
             arrived: Vec::new(),
@@ -111,7 +115,7 @@ impl Episode {
 
     /// Schedules the first reminder. The policy counts from the prompt, which may be days after the opening of the episode.
     pub(super) fn start_reminders(&mut self, now: Timestamp, policy: &Policy) {
-        self.remind_by = None;
+        (self.remind_by, self.reminder_waits_since) = (None, None);
         self.next_reminder_at = policy.reminder_distance(self.reminders_count).map(|distance| now.after(distance));
     }
 
@@ -124,7 +128,7 @@ impl Episode {
         let due_at = self.remind_by.map(|latest| latest.before(pause)).or(self.next_reminder_at).unwrap_or(now);
         let from = due_at.max(now.before(pause));
         self.reminders_count += 1;
-        self.remind_by = None;
+        (self.remind_by, self.reminder_waits_since) = (None, None);
         let distance = policy.reminder_distance(self.reminders_count);
         self.next_reminder_at = distance.map(|distance| from.after(distance).max(now.after(pause)));
     }
@@ -132,7 +136,7 @@ impl Episode {
     /// Postpones the next reminder by the reminder pause. Used when an operator has unmuted the link: a reminder at once would look like
     /// a second prompt.
     pub(super) fn pause_reminders(&mut self, now: Timestamp, policy: &Policy) {
-        self.remind_by = None;
+        (self.remind_by, self.reminder_waits_since) = (None, None);
         self.next_reminder_at = self.next_reminder_at.map(|at| at.max(now.after(policy.reminder_pause())));
     }
 
@@ -141,6 +145,7 @@ impl Episode {
     /// for ever.
     pub(super) fn postpone_reminder(&mut self, now: Timestamp, policy: &Policy) {
         let Some(next) = self.next_reminder_at else { return };
+        self.reminder_waits_since = None;
         let pause = policy.reminder_pause();
         let latest = *self.remind_by.get_or_insert(next.after(pause));
         self.next_reminder_at = Some(next.max(now.after(pause)).min(latest));

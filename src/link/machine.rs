@@ -68,10 +68,11 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     // restored, or if the message has a new profile field, such as the `external_id`.
     let counts =
         |refusal| is_superseded || is_notified || (refusal == Refusal::AlreadyKnown && builder.has_new_profile(link));
-    match refusal {
-        Some(refusal) if !counts(refusal) => Err(refusal),
-        Some(_) | None => Ok(builder.accept(link, state, input.key)),
+    if let Some(refusal) = refusal.filter(|refusal| !counts(*refusal)) {
+        return Err(refusal);
     }
+    let due = link.passed_deadline(builder.now, policy).filter(|_| event.name() == EventName::DeadlinePassed);
+    Ok(Step { due, ..builder.accept(link, state, input.key) })
 }
 
 /// The state after `event`. Effects, and changes of the other fields of the link, are recorded in the builder.

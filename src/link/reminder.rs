@@ -17,15 +17,17 @@ impl TransitionBuilder<'_> {
         if self.link.reminder_deadline(&episode, self.policy).is_none_or(|at| self.now < at) {
             return Err(Refusal::NotDue);
         }
+        let due_at = episode.next_reminder_at.unwrap_or(self.now);
         // The user could do nothing, and a refresh would show nothing.
         if self.incident.is_some() {
+            episode.reminder_waits_since.get_or_insert(due_at);
             episode.next_reminder_at = Some(self.now.after(self.policy.settings().incident_wait));
             return Ok(episode);
         }
-        let due_at = episode.next_reminder_at.unwrap_or(self.now);
         let latest = episode.remind_by.unwrap_or(due_at.after(self.policy.reminder_pause()));
         let turn = self.turn(|need, at| need.is_of(&episode) && self.now < self.pause_end(at), latest);
         if let Turn::After { until, in_widget } = turn {
+            episode.reminder_waits_since.get_or_insert(due_at);
             episode.next_reminder_at = Some(until);
             // Another widget after this one must not postpone it for ever.
             episode.remind_by = episode.remind_by.or(in_widget.then_some(latest));

@@ -268,6 +268,7 @@ pub(crate) fn because() -> Because {
         successor_id: None,
         person: None,
         times_corrected: false,
+        due: None,
         origin,
     }
 }

@@ -125,8 +125,12 @@ fn a_reminder_waits_for_the_end_of_the_incident_too() {
     let mut scene = Scene::asked();
     scene.is_read(Status::Invalid);
     scene.incident = true;
-    for _ in 0..9 {
-        assert_eq!(scene.is_due(), []);
+    let waits_since =
+        |scene: &Scene| scene.history.link.state.episode().and_then(|episode| episode.reminder_waits_since);
+    assert_eq!((scene.is_due(), waits_since(&scene)), (vec![], Some(scene.now)));
+    let due_at = scene.now;
+    for _ in 0..8 {
+        assert_eq!((scene.is_due(), waits_since(&scene)), (vec![], Some(due_at)));
     }
     scene.incident = false;
     let reminded = scene.is_due();

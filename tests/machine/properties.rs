@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DataKind, EFFECTS_MAX, Effect, Event, Input, Job, Link, LinkObservation, Need,
-    Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase, step,
+    Cause, Command, ConsentStatus, DataKind, EFFECTS_MAX, Effect, Event, EventName, Input, Job, Link, LinkObservation,
+    Need, Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase,
+    step,
 };
 
 use crate::histories::history;
@@ -378,7 +379,13 @@ proptest! {
             // staleness.
             let mut due = 0;
             while link.deadline(&history.policy).is_some_and(|at| at <= taken_at(&link, deadline)) {
-                link = step(&link, &Event::DeadlinePassed.into(), deadline, &history.policy).unwrap().link;
+                let passed = step(&link, &Event::DeadlinePassed.into(), deadline, &history.policy).unwrap();
+                let at = taken_at(&link, deadline);
+                let was_due = |name| link.deadlines(&history.policy).any(|due| due.at <= at && due.name == name);
+                let is_due = |name| passed.link.deadlines(&history.policy).any(|due| due.at <= at && due.name == name);
+                prop_assert!(passed.due.is_some_and(was_due), "{:?}", passed.due);
+                prop_assert!(!passed.due.is_some_and(is_due), "it was not handled: {:?}", passed.due);
+                link = passed.link;
                 due += 1;
                 prop_assert!(due <= 5, "{:?}", link);
             }
@@ -410,6 +417,7 @@ proptest! {
             prop_assert_eq!(step.from, received.before.state.name());
             let listed = MOVES.iter().any(|row| row.from == step.from && row.on == on && row.to.contains(&to));
             prop_assert!(listed, "{} × {} → {}", step.from, on, to);
+            prop_assert!(step.due.is_none() || on == EventName::DeadlinePassed);
             let open = received.before.state.episode().or(step.link.state.episode()).map(|episode| episode.number);
             for effect in &step.effects {
                 if let Effect::Notice { episode: Some(episode), .. } = effect {

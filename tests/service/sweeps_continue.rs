@@ -457,6 +457,7 @@ fn job(name: JobName, number: usize, state: StateWord) -> JobBody {
         successor_id: None,
         person: None,
         times_corrected: false,
+        due: None,
         origin: origin(),
     };
     let (link_id, asked_at) = (id(number).to_string(), At(START));

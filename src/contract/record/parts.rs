@@ -57,6 +57,9 @@ pub struct EpisodeRecord {
     /// The latest time to which failed attempts may postpone the next reminder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remind_by: Option<At>,
+    /// Since when the next reminder is due and waits: the institution is down, the user got another message, or the user is in the widget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reminder_waits_since: Option<At>,
     /// When relink last asked for a refresh before a reminder, to find out whether a login works again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_at: Option<At>,
@@ -252,6 +255,7 @@ impl EpisodeRecord {
             reminders_count: episode.reminders_count,
             next_reminder_at: episode.next_reminder_at.map(At),
             remind_by: episode.remind_by.map(At),
+            reminder_waits_since: episode.reminder_waits_since.map(At),
             tried_at: episode.tried_at.map(At),
             attempts_count: episode.attempts_count,
             arrived: episode.arrived.clone(),
@@ -274,6 +278,7 @@ impl EpisodeRecord {
             reminders_count: self.reminders_count,
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
             remind_by: self.remind_by.map(|at| at.0),
+            reminder_waits_since: self.reminder_waits_since.map(|at| at.0),
             tried_at: self.tried_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),

@@ -6,7 +6,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::super::{At, Because, LastMessageRecord, NeedRecord, Origin, OriginKind, PersonRecord, WaitingLinkRecord};
+use super::super::{
+    At, Because, DueWord, LastMessageRecord, NeedRecord, Origin, OriginKind, PersonRecord, WaitingLinkRecord,
+};
 use super::*;
 use crate::link::{
     AccessMode, AttemptEnd, Breakage, Cause, Consent, DedupKey, Due, EpisodeNumber, InstitutionOutage, Messaged, Month,
@@ -120,11 +122,20 @@ fn episode() -> BoxedStrategy<Episode> {
         at().prop_map(|until| Prompt::Postponed { until }),
         at().prop_map(|until| Prompt::Unidentified { until }),
     ];
-    let times = (at(), option::of(at()), option::of(at()), option::of(at()), option::of(at()), option::of(at()));
+    let times = (
+        at(),
+        option::of(at()),
+        option::of(at()),
+        option::of(at()),
+        option::of(at()),
+        option::of(at()),
+        option::of(at()),
+    );
     let others = (option::of(link_id()), option::of(link_id()), any::<bool>());
     (count(), cause(), prompt, count(), times, count(), vec(text(), 0..3), others)
         .prop_map(|(number, cause, prompt, reminders_count, times, attempts_count, arrived, others)| {
-            let (opened_at, observed_at, refused_at, next_reminder_at, remind_by, tried_at) = times;
+            let (opened_at, observed_at, refused_at, next_reminder_at, remind_by, reminder_waits_since, tried_at) =
+                times;
             Episode {
                 number: EpisodeNumber(number),
                 cause,
@@ -136,6 +147,7 @@ fn episode() -> BoxedStrategy<Episode> {
                 reminders_count,
                 next_reminder_at,
                 remind_by,
+                reminder_waits_since,
                 tried_at,
                 attempts_count,
                 arrived,
@@ -278,8 +290,9 @@ fn because(at: Timestamp) -> Because {
     let need = NeedRecord { episode: None, cause: None, due_at: Some(At(at)) };
     let last_message = LastMessageRecord { at: At(at), link_id: "other".to_owned(), mentioned: Some(need) };
     let waiting = vec![WaitingLinkRecord { link_id: "third".to_owned(), institution: None, need }];
+    let due = Some(DueWord::Reminder);
     let person = Some(PersonRecord { last_message: Some(last_message), in_widget: None, waiting });
-    Because { event, from, to, at: At(at), incident: true, successor_id, person, times_corrected: true, origin }
+    Because { event, from, to, at: At(at), incident: true, successor_id, person, times_corrected: true, due, origin }
 }
 
 proptest! {

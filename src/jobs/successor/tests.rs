@@ -130,8 +130,14 @@ impl Bench {
 fn because() -> Because {
     let event = Event::DeadlinePassed.into();
     let link = Link::unknown("x".parse().unwrap(), START);
-    let step =
-        crate::link::Step { from: StateName::Valid, at: START, effects: Vec::new(), times_corrected: false, link };
+    let step = crate::link::Step {
+        from: StateName::Valid,
+        at: START,
+        effects: Vec::new(),
+        times_corrected: false,
+        due: None,
+        link,
+    };
     Because::of(&step, &event, Origin::timer(START))
 }
 
