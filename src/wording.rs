@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use strum::VariantArray;
 
-use crate::contract::{CauseWord, OriginKind, StateWord};
+use crate::contract::{CauseWord, DueWord, OriginKind, StateWord};
 use crate::link::{Cause, EventName};
 
 /// What a state means.
@@ -44,6 +44,23 @@ pub const fn reporter(kind: OriginKind) -> &'static str {
         OriginKind::Command => "An operator gave a command",
         OriginKind::InstitutionStatus => "Belvo's status page reported",
         OriginKind::Timer => "A time limit of relink has passed",
+    }
+}
+
+/// What was due for a link, as a sentence.
+pub const fn of_due(due: DueWord) -> &'static str {
+    match due {
+        DueWord::Creation => "The time in which the creation of the link should have been finished was over.",
+        DueWord::Report => "Nothing has refuted the report that the link is broken, so it counts.",
+        DueWord::Answer => "Belvo had not answered whether the link is broken.",
+        DueWord::Refresh => "The wait for the data of the outage was over.",
+        DueWord::ConsentNotice => "The notice that the consent ends soon was due.",
+        DueWord::ConsentEnd => "The consent ended.",
+        DueWord::Data => "The scheduled data of the link was overdue.",
+        DueWord::Prompt => "The wait before the prompt to the user was over.",
+        DueWord::Reminder => "A reminder to the user was due, because the link is still broken.",
+        DueWord::Attempt => "The time for the repair, or for its proof, was over.",
+        DueWord::Incident => "It was time to check whether the institution works again.",
     }
 }
 
@@ -103,6 +120,7 @@ pub fn tables() -> Value {
         "causes": table(|cause: CauseWord| of_cause(cause.into())),
         "events": Value::Object(events.collect()),
         "reporters": table(reporter),
+        "due": table(of_due),
     })
 }
 
@@ -118,6 +136,7 @@ mod tests {
             ("causes", "consent_ended", "the open-finance consent"),
             ("events", "observed_valid", "its status there"),
             ("reporters", "api_error", "Belvo's API answered"),
+            ("due", "consent_notice", "The notice that the consent"),
         ] {
             assert!(tables[table][name].as_str().is_some_and(|words| words.starts_with(start)), "{table} {name}");
         }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{History, RelinkArgs, RunningRelink};
-use super::history::{because, evidence, printable_history};
+use super::history::{because, evidence, printable_history, time_of};
 use super::links::headline_at;
 use super::moment::Moment;
 use super::outages::{beginning, messages_to_user};
@@ -54,11 +54,6 @@ enum Found<'a> {
     Deleted { first_at: Timestamp },
     /// There is no state at all.
     NoState,
-}
-
-/// When a state began to count: the time of its transition.
-fn time_of(entry: &HistoryEntry) -> Timestamp {
-    because(entry).map_or(entry.stored_at.0, |because| because.at.0)
 }
 
 fn find(history: &History, time: Timestamp) -> Found<'_> {

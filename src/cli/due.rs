@@ -98,6 +98,9 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
                 {
                     format!("reminder {number}, when the bank is up")
                 }
+                Some(due_at) if episode.reminder_waits_since.is_some() => {
+                    format!("reminder {number}, overdue, {}", within(due_at))
+                }
                 Some(due_at) => format!("reminder {number} {}", within(due_at)),
                 None => "no reminder".to_owned(),
             }
@@ -317,22 +320,32 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
         ""
     };
     let (number, due_at) = (sent_count.saturating_add(1), at(due_at, now));
+    let waits_since =
+        record.episode.as_ref().and_then(|episode| episode.reminder_waits_since).filter(|_| snoozed.is_none());
+    let waits =
+        waits_since.map_or_else(String::new, |since| format!("Reminder {number} has been due since {}. ", since.0));
     if around.bank_is_down == Some(true) {
-        return format!(
-            "Reminder {number} is due at {due_at}{because}. The institution is down now: if it is still down then, the reminder waits.{first}"
-        );
+        return if waits.is_empty() {
+            format!(
+                "Reminder {number} is due at {due_at}{because}. The institution is down now: if it is still down then, the reminder waits.{first}"
+            )
+        } else {
+            format!("{waits}It waits, because the institution is down: relink looks again at {due_at}.{first}")
+        };
     }
     let may_be_down = record.because.incident && around.bank_is_down.is_none();
     let incident = if may_be_down { " While the incident of the institution goes on, reminders wait." } else { "" };
     let first = format!("{incident}{first}");
     if around.observes {
         return format!(
-            "relink records reminder {number} at {due_at}{because}, unless the link works again before. The user does not get it, because \
+            "{waits}relink records reminder {number} at {due_at}{because}, unless the link works again before. The user does not get it, because \
              relink only observes.{first}"
         );
     }
     let other = if record.external_id.is_some() { ", or the user gets another message" } else { "" };
-    format!("The user gets reminder {number} at {due_at}{because}, unless the link works again{other} before.{first}")
+    format!(
+        "{waits}The user gets reminder {number} at {due_at}{because}, unless the link works again{other} before.{first}"
+    )
 }
 
 fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {

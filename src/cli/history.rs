@@ -12,7 +12,9 @@ use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{at, in_quotes, of_job, of_mention, of_notice, of_observed, of_person, of_transition, word_of};
+use super::sentences::{
+    at, in_quotes, of_job, of_mention, of_notice, of_observed, of_omission, of_person, of_transition, word_of,
+};
 use crate::contract::{
     At, Because, DueOfLink, HistoryEntry, HistoryKind, Mention, Origin, OriginKind, PromptWord, Record, StateWord,
 };
@@ -240,13 +242,7 @@ fn about_message(text: &mut String, entry: &HistoryEntry, id: &str) {
         HistoryKind::Refused => line(text, format_args!("  It is the record of an input that changed nothing.")),
     }
     if let Some(because) = because {
-        let reason = match name {
-            "reminder" if because.origin.kind == OriginKind::Timer => {
-                "The link is still broken, and the time of this reminder has come.".to_owned()
-            }
-            _ => of_transition(&because),
-        };
-        line(text, format_args!("  The reason, at {}: {reason}", because.at.0));
+        line(text, format_args!("  The reason, at {}: {}", because.at.0, of_transition(&because)));
         line(text, format_args!("  {DIM}evidence: {}{DIM:#}", evidence(&because.origin)));
     }
 }
@@ -301,7 +297,7 @@ fn write_transition(text: &mut String, mark: &str, because: &Because, state: &Va
     let until = state["snoozed_until"].as_str().filter(|_| event == "snooze");
     let until = until.map(|until| format!(" The time: {until}.")).unwrap_or_default();
     line(text, format_args!("        {}{until}  {DIM}{event}{DIM:#}", of_transition(because)));
-    if let Some(why) = of_person(because, state) {
+    for why in [of_omission(because, state), of_person(because, state)].into_iter().flatten() {
         line(text, format_args!("        {why}"));
     }
     write_evidence(text, &because.origin);
@@ -338,6 +334,11 @@ pub(super) fn evidence(origin: &Origin) -> String {
     let waited = origin.accepted_at.map(|At(at)| format!(", accepted by relink at {at} and kept until NATS took it"));
     let (waited, token) = (waited.unwrap_or_default(), token.unwrap_or_default());
     format!("{source}, {verb} {}{input}{id}{waited}{token}", origin.received_at.0)
+}
+
+/// When a state began to count, or a message was emitted: the time of the transition.
+pub(super) fn time_of(entry: &HistoryEntry) -> Timestamp {
+    because(entry).map_or(entry.stored_at.0, |because| because.at.0)
 }
 
 pub(super) fn because(entry: &HistoryEntry) -> Option<Because> {

@@ -7,16 +7,17 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 use strum::VariantArray as _;
 
-use super::client::{RelinkArgs, RunningRelink, Situation, mention_in};
+use super::client::{History, RelinkArgs, RunningRelink, Situation, mention_in};
 use super::due::{Around, next_in_short, next_steps};
-use super::history::last_command;
+use super::history::{last_command, printable_history};
 use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
+use super::outages::messages_to_user;
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
 use super::sentences::{at, in_quotes, of_mention, span, word_of};
 use super::tables::{Column, table_of};
 use super::watching::{Output, print_each};
 use crate::clock;
-use crate::contract::{At, HistoryKind, PromptWord, Record};
+use crate::contract::{At, EpisodeRecord, Record};
 use crate::link::{LinkId, StateName, Timestamp};
 use crate::printable::{counted, printable, printable_json};
 use crate::wording::{of_cause, of_state};
@@ -135,8 +136,8 @@ pub(super) async fn list_text(
 /// One link in plain sentences.
 pub(super) async fn show_text(relink: &RunningRelink, link: &LinkId) -> anyhow::Result<String> {
     let link = relink.get(&format!("/v1/links/{link}")).await?;
-    let observing = Observing::of(relink, &link).await?;
-    shown(&link, observing, clock::now())
+    let known = Known::of(relink, &link).await?;
+    shown(&link, &known, clock::now())
 }
 
 fn table(listed: &Listed, situation: &Situation, now: Timestamp, width: Option<u16>) -> String {
@@ -212,33 +213,51 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What `relink show` knows besides the record.
-#[derive(Clone, Copy, Default)]
-struct Observing {
+#[derive(Default)]
+struct Known {
     /// The situation now.
     around: Around,
-    /// The prompt of the open outage was only recorded (observe mode).
-    prompt: bool,
+    /// The history of a broken link, if it can be read now.
+    history: Option<History>,
 }
 
-impl Observing {
+impl Known {
     async fn of(relink: &RunningRelink, link: &Value) -> anyhow::Result<Self> {
         let around = relink.situation().await?.around(link["institution"].as_str());
-        let (Some(id), Some(number)) = (link["link_id"].as_str(), link["episode"]["number"].as_u64()) else {
-            return Ok(Self { around, prompt: around.observes });
+        let Some(id) = link["link_id"].as_str().filter(|_| link["episode"].is_object()) else {
+            return Ok(Self { around, history: None });
         };
-        // The record counts a recorded prompt as sent, also after observe mode has ended. The history knows which it was.
-        let entries = relink.history(id).await.map(|history| history.entries).unwrap_or_default();
-        let is_adopted = last_command(&entries, "mute").as_ref().is_some_and(|command| command.origin.is_adoption());
-        let mut prompts = entries.iter().filter(|entry| {
-            entry.name.as_deref() == Some("update_required") && entry.body["episode"]["number"].as_u64() == Some(number)
-        });
-        let prompt = prompts.next_back().map_or(around.observes, |prompt| prompt.kind == HistoryKind::Observed);
-        Ok(Self { around: Around { is_adopted, ..around }, prompt })
+        let history = relink.history(id).await.ok().map(|history| printable_history(&history));
+        let muted = history.as_ref().and_then(|history| last_command(&history.entries, "mute"));
+        let is_adopted = muted.is_some_and(|command| command.origin.is_adoption());
+        Ok(Self { around: Around { is_adopted, ..around }, history })
+    }
+}
+
+/// The messages to the user about the open outage. The record counts a recorded prompt and a mention in a message about another link as sent;
+/// the history knows which it was.
+fn messages(text: &mut String, episode: &EpisodeRecord, known: &Known) {
+    match &known.history {
+        Some(history) => messages_to_user(text, history, episode.number),
+        None if known.around.observes => line(
+            text,
+            format_args!(
+                "The prompt of this outage and {} were sent, or only recorded (observe mode); the history cannot be read now.",
+                counted(episode.reminders_count as usize, "reminder")
+            ),
+        ),
+        None => line(
+            text,
+            format_args!(
+                "The user was prompted, and got {}, by messages about this link or about another one; the history cannot be read now.",
+                counted(episode.reminders_count as usize, "reminder")
+            ),
+        ),
     }
 }
 
 /// One link in plain sentences.
-fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<String> {
+fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> {
     let (record, due) = super::client::record_of(link)?;
     let mut text = String::new();
     headline(&mut text, &record);
@@ -252,21 +271,11 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
                 of_cause(episode.cause.into())
             ),
         );
-        if matches!(episode.prompt, Some(PromptWord::Sent) | None) && episode.prompt_sent {
-            let prompted = if observing.prompt {
-                "relink only recorded the prompt of this outage (observe mode)."
-            } else {
-                "The user was prompted."
-            };
-            line(
-                &mut text,
-                format_args!(
-                    "{prompted} {}: {}. Attempts of the user to repair the link: {}.",
-                    if observing.prompt { "Reminders, recorded or sent" } else { "Reminders" },
-                    episode.reminders_count,
-                    episode.attempts_count
-                ),
-            );
+        if episode.prompt_sent {
+            messages(&mut text, episode, known);
+        }
+        if episode.attempts_count > 0 {
+            line(&mut text, format_args!("Attempts of the user to repair the link: {}.", episode.attempts_count));
         }
     }
     if let Some(mention) = mention_in(link) {
@@ -276,7 +285,7 @@ fn shown(link: &Value, observing: Observing, now: Timestamp) -> anyhow::Result<S
         line(&mut text, format_args!("Data last arrived at {}.", at(data_at.0, now)));
     }
     line(&mut text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, &due, observing.around, now) {
+    for step in next_steps(&record, &due, known.around, now) {
         line(&mut text, format_args!("  {step}"));
     }
     Ok(text)
@@ -310,6 +319,7 @@ mod tests {
     use super::super::output::tests::{HOSTILE, is_safe};
     use super::super::record_for_tests as example;
     use super::*;
+    use crate::contract::HistoryKind;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
 
@@ -352,11 +362,15 @@ mod tests {
         let observing = Situation { observes: true, ..Situation::default() };
         let table = table(&listed, &observing, NOW, None);
         assert!(table.contains("prompt and 1 reminder recorded, not sent"), "{table}");
-        let text = shown(&link, Observing { around: observing.around(None), prompt: true }, NOW).unwrap();
-        assert!(
-            text.contains("only recorded the prompt of this outage (observe mode)") && !text.contains("was prompted"),
-            "{text}"
-        );
+        let mut history = super::super::history::tests::outage();
+        history.entries.retain(|entry| entry.name.as_deref() != Some("reminder"));
+        for entry in history.entries.iter_mut().filter(|entry| entry.kind == HistoryKind::Notice) {
+            entry.kind = HistoryKind::Observed;
+        }
+        let known = Known { around: observing.around(None), history: Some(history) };
+        let text = shown(&link, &known, NOW).unwrap();
+        assert!(text.contains("relink would have prompted the user at 2023-11-14T22:13:20.000Z"), "{text}");
+        assert!(!text.contains("was prompted"), "{text}");
         assert!(text.contains("messages to the user are recorded, and not sent"), "{text}");
         assert!(text.contains("relink records reminder 2") && !text.contains("gets reminder"), "{text}");
     }
@@ -365,7 +379,7 @@ mod tests {
     fn a_link_is_shown_in_sentences() {
         let mut all = String::new();
         for (state, fields) in super::super::cases_for_tests() {
-            all += &shown(&example(state, fields), Observing::default(), NOW).unwrap();
+            all += &shown(&example(state, fields), &Known::default(), NOW).unwrap();
             all += "\n";
         }
         assert!(is_safe(&all), "{all:?}");

@@ -1,12 +1,14 @@
 //! The outages of a link, for `relink why` and `relink at`: nobody should have to read the whole history for them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::client::History;
-use super::history::{Known, because, evidence};
+use super::history::{Known, because, evidence, time_of};
 use super::output::{BOLD, DIM, line};
-use super::sentences::{at, of_action, of_notice, of_transition};
-use crate::contract::{Because, CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, PromptWord};
+use super::sentences::{at, counted_as, of_action, of_notice, of_transition};
+use crate::contract::{
+    At, Because, CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, NeedRecord, PromptWord,
+};
 use crate::link::Timestamp;
 use crate::printable::{counted, printable};
 use crate::wording::of_cause;
@@ -121,7 +123,7 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
         text,
         format_args!(
             "  It ended at {}: relink {}.",
-            at(ended.stored_at.0, now),
+            at(time_of(ended), now),
             of_notice(ended.name.as_deref().unwrap_or("?"), &ended.body)
         ),
     );
@@ -129,7 +131,7 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
         |name: &str| notices().rfind(|entry| entry.sequence >= ended.sequence && entry.name.as_deref() == Some(name));
     let Some(due) = later("refresh_due") else { return };
     let arrived = match later("refreshed") {
-        Some(arrived) => format!("It has arrived at Belvo, at {}.", at(arrived.stored_at.0, now)),
+        Some(arrived) => format!("It has arrived at Belvo, at {}.", at(time_of(arrived), now)),
         None => "It has not arrived at Belvo yet.".to_owned(),
     };
     let gap = |end: &str| due.body["gap"][end].as_str().map(printable);
@@ -141,14 +143,15 @@ pub(super) fn last_outage(text: &mut String, history: &History, now: Timestamp) 
     line(text, format_args!("  {missing} {arrived}"));
 }
 
-/// The messages about other links of the user that counted as a prompt or a reminder of this episode, as the link and the time.
-fn mentions_of(history: &History, episode: u32) -> BTreeSet<(String, String)> {
-    let mut found = BTreeSet::new();
+/// The messages about other links of the user that counted as a prompt or a reminder of this episode: the time, the link, and as what.
+fn mentions_of(history: &History, episode: u32) -> BTreeMap<(At, String), &'static str> {
+    let mut found = BTreeMap::new();
     for entry in history.entries.iter().filter(|entry| entry.kind == HistoryKind::State) {
-        let last = &entry.body["because"]["person"]["last_message"];
-        let is_of_episode = last["mentioned"]["episode"].as_u64() == Some(u64::from(episode));
-        if let (true, Some(link), Some(at)) = (is_of_episode, last["link_id"].as_str(), last["at"].as_str()) {
-            found.insert((printable(link), printable(at)));
+        let Some(because) = because(entry) else { continue };
+        let last = because.person.as_ref().and_then(|person| person.last_message.as_ref());
+        let is_of_episode = |need: &NeedRecord| need.episode == Some(episode);
+        if let Some(last) = last.filter(|last| last.mentioned.as_ref().is_some_and(is_of_episode)) {
+            found.entry((last.at, printable(&last.link_id))).or_insert_with(|| counted_as(&because));
         }
     }
     found
@@ -162,31 +165,31 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
         history.entries.iter().filter(named).filter(of_episode).collect()
     };
     let times = |entries: &[&HistoryEntry]| {
-        entries.iter().map(|entry| entry.stored_at.0.to_string()).collect::<Vec<_>>().join(", ")
+        entries.iter().map(|entry| time_of(entry).to_string()).collect::<Vec<_>>().join(", ")
     };
     let asked = |entry: &HistoryEntry| of_action(entry.body["action"].as_str().unwrap_or("?")).to_owned();
     let named = |name: &str| of_kind(HistoryKind::Notice, name);
     let (prompts, reminders) = (named("update_required"), named("reminder"));
     let observed = of_kind(HistoryKind::Observed, "update_required");
     for entry in &observed {
-        let at = entry.stored_at.0;
+        let at = time_of(entry);
         line(text, format_args!("  relink would have prompted the user at {at}: {}; it only observed.", asked(entry)));
     }
     match prompts.as_slice() {
         [] if !observed.is_empty() => {}
         [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
-        [once] => line(text, format_args!("  The user was prompted once, at {}: {}.", once.stored_at.0, asked(once))),
+        [once] => line(text, format_args!("  The user was prompted once, at {}: {}.", time_of(once), asked(once))),
         [.., last] => {
             let (count, times) = (prompts.len(), times(&prompts));
             line(text, format_args!("  The user was prompted {count} times, at {times}: {}.", asked(last)));
         }
     }
     let mentions = mentions_of(history, episode);
-    for (other, at) in &mentions {
+    for ((At(at), other), what) in &mentions {
         line(
             text,
             format_args!(
-                "  The message to the same user about the link {other} at {at} mentioned this link, so it counts."
+                "  The message to the same user about the link {other} at {at} mentioned this link, and counts as {what}."
             ),
         );
     }
@@ -241,14 +244,14 @@ mod tests {
 
         let prompt = notice(1, "update_required", "2023-11-14T22:13:20.000Z", action);
         let last = json!({"link_id": "b", "at": "2023-11-15T22:13:20.000Z", "mentioned": {"episode": 1}});
-        let mut state =
-            notice(2, "", "2023-11-15T22:13:20.000Z", json!({"because": {"person": {"last_message": last}}}));
+        let because = json!({"event": "deadline_passed", "from": "invalid", "to": "invalid", "at": "2023-11-15T22:14:00.000Z",
+            "due": "reminder", "origin": {"kind": "timer", "received_at": "2023-11-15T22:14:00.000Z"},
+            "person": {"last_message": last}});
+        let mut state = notice(2, "", "2023-11-15T22:14:00.000Z", json!({"because": because}));
         state.kind = HistoryKind::State;
         let text = shown(vec![prompt, state]);
-        assert!(
-            text.contains("about the link b at 2023-11-15T22:13:20.000Z mentioned this link, so it counts"),
-            "{text}"
-        );
+        let mention = "about the link b at 2023-11-15T22:13:20.000Z mentioned this link, and counts as the reminder.";
+        assert!(text.contains(mention), "{text}");
         assert!(text.contains("not been reminded by a message about this link itself"), "{text}");
     }
 

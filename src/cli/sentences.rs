@@ -5,10 +5,10 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::contract::{At, Because, Mention, NoticeName, Origin, OriginKind, StateWord};
+use crate::contract::{At, Because, DueWord, Mention, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{EventName, StateName, Timestamp};
 use crate::printable::{printable, shortened};
-use crate::wording::{of_event, reporter};
+use crate::wording::{of_due, of_event, reporter};
 
 /// The word of a state in messages.
 pub(super) fn word_of(state: StateWord) -> &'static str {
@@ -21,7 +21,11 @@ pub(super) fn of_transition(because: &Because) -> String {
         return format!("{}: `{}`.", reporter(because.origin.kind), because.event);
     };
     match because.origin.kind {
-        OriginKind::Timer => "Something was due for the link: a message, the end of a wait, or a check.".to_owned(),
+        // A message of an older relink does not say what was due.
+        OriginKind::Timer => because
+            .due
+            .map_or("Something was due for the link: a message, the end of a wait, or a check.", of_due)
+            .to_owned(),
         OriginKind::Command => {
             format!(
                 "{} gave the command `{event}`: {}.{}",
@@ -42,6 +46,34 @@ pub(super) fn of_transition(because: &Because) -> String {
             format!("{}: {}.", reporter(kind), of_event(event))
         }
     }
+}
+
+/// What the transition did not do, and why, as a sentence. `None`: there is nothing to say.
+pub(super) fn of_omission(because: &Because, state: &Value) -> Option<String> {
+    let is_broken = matches!(because.to, StateWord::Invalid | StateWord::TokenRequired);
+    if is_broken && because.from != StateWord::Valid && because.event == EventName::DataArrived.as_str() {
+        let why = "This does not show that the link works again: the data may be older than the outage.";
+        return Some(why.to_owned());
+    }
+    let episode = &state["episode"];
+    let text = |field: &str| episode[field].as_str();
+    let is_new = because.from != because.to || because.due == Some(DueWord::Prompt);
+    if is_broken && is_new && text("prompt") == Some("deferred") {
+        let until = text("prompt_deferred_until").unwrap_or("?");
+        return Some(match text("prompt_asked_at") {
+            None => {
+                format!("The institution has an incident, so the prompt to the user waits, until a check at {until}.")
+            }
+            Some(_) => {
+                format!("Before the prompt, relink asks Belvo whether the link works again, until {until} at most.")
+            }
+        });
+    }
+    let waits = because.due == Some(DueWord::Reminder) && text("reminder_waits_since").is_some();
+    (waits && because.incident).then(|| {
+        let until = text("next_reminder_at").unwrap_or("?");
+        format!("The institution has an incident, so the reminder waits, until a check at {until}.")
+    })
 }
 
 /// The last message about another link of the same person that mentioned this one.
@@ -79,14 +111,26 @@ pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
     });
     let (link, at) = (&last.link_id, last.at.0);
     Some(if is_same {
+        let what = counted_as(because);
         format!(
-            "The message to the same person about the link {link} at {at} mentioned this link, so it counts, and no other one is sent."
+            "The message to the same person about the link {link} at {at} mentioned this link. It counts as {what}, so no other one is sent."
         )
     } else {
         format!(
             "The same person got a message about the link {link} at {at}, so this message is postponed to the end of the reminder pause."
         )
     })
+}
+
+/// As what a message about another link counts, if this transition has counted it.
+pub(super) fn counted_as(because: &Because) -> &'static str {
+    match because.due {
+        Some(DueWord::Reminder) => "the reminder",
+        Some(DueWord::ConsentNotice | DueWord::ConsentEnd) => "the notice that the consent ends soon",
+        // A message of an older relink.
+        None if because.origin.kind == OriginKind::Timer => "the message about this link",
+        Some(_) | None => "the prompt",
+    }
 }
 
 /// Who gave a command. Both names are shown escaped, because they come from outside.

@@ -69,6 +69,7 @@ pub(in crate::cli) fn outage() -> History {
             body["version"] = json!(version);
             body["because"]["origin"]["input_sequence"] = json!(input);
             if input.is_none() {
+                body["because"]["due"] = json!("reminder");
                 body["because"]["origin"]["message_id"] = Value::Null;
             }
         }
@@ -88,6 +89,31 @@ fn a_history_answers_five_questions() {
     let due = [DueOfLink { at: At(Timestamp::from_millis(1_700_176_400_000)), what: DueWord::Reminder }];
     let text = show(&outage(), Some("2.1"), Known { due: &due, ..Known::default() }, NOW).unwrap();
     insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+}
+
+#[test]
+fn a_transition_says_what_it_did_not_do_and_why() {
+    let shown = |because: Value, episode: Value| {
+        let mut history = outage();
+        let body = &mut history.entries.last_mut().unwrap().body;
+        body["because"].as_object_mut().unwrap().extend(because.as_object().unwrap().clone());
+        body["episode"].as_object_mut().unwrap().extend(episode.as_object().unwrap().clone());
+        let due = [DueOfLink { at: At(NOW), what: DueWord::Reminder }];
+        show(&history, None, Known { due: &due, ..Known::default() }, NOW).unwrap()
+    };
+    let data = shown(json!({"event": "data_arrived"}), json!({}));
+    assert!(data.contains("does not show that the link works again: the data may be older than the outage"), "{data}");
+    let until = "2023-11-16T01:13:20.000Z";
+    let waits = json!({"reminder_waits_since": "2023-11-15T22:13:20.000Z", "next_reminder_at": until});
+    let reminder = shown(json!({"due": "reminder", "incident": true}), waits);
+    assert!(reminder.contains(&format!("so the reminder waits, until a check at {until}")), "{reminder}");
+    assert!(reminder.contains("Reminder 2 has been due since 2023-11-15T22:13:20.000Z. "), "{reminder}");
+    let deferred = json!({"prompt": "deferred", "prompt_deferred_until": until});
+    let prompt = shown(json!({"due": "prompt", "incident": true}), deferred.clone());
+    assert!(prompt.contains("The wait before the prompt to the user was over."), "{prompt}");
+    assert!(prompt.contains(&format!("so the prompt to the user waits, until a check at {until}")), "{prompt}");
+    let command = shown(json!({"event": "mute", "due": null}), deferred);
+    assert!(!command.contains("so the prompt to the user waits"), "the wait is older: {command}");
 }
 
 #[test]

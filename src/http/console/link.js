@@ -97,7 +97,7 @@ function drawStep({ entry, messages }) {
   if (!because) return step(entry.stored_at, "state", ["A state that this page cannot read"], null, messages);
   const move = because.from === because.to ? ["stays ", badge(because.to)] : [badge(because.from), " → ", badge(because.to)];
   const during = because.incident ? h("span", { class: "soft" }, " during an incident of the institution") : null;
-  return step(because.at, because.to, [h("span", { class: "move" }, move), during, h("p", {}, ofEvent(because.event, because.origin))], because.origin, messages, because.event);
+  return step(because.at, because.to, [h("span", { class: "move" }, move), during, h("p", {}, ofEvent(because))], because.origin, messages, because.event);
 }
 
 function step(at, kind, content, origin, messages, event) {

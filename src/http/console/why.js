@@ -27,9 +27,9 @@ export const ofState = (state) => own(WORDS.states, state) ?? "";
 export const ofCause = (cause) => own(WORDS.causes, cause) ?? String(cause);
 
 /** What happened and who reported it, as a sentence. */
-export function ofEvent(event, origin) {
+export function ofEvent({ event, origin, due }) {
   const source = own(WORDS.reporters, origin?.kind);
-  if (origin?.kind === "timer") return `${source}.`;
+  if (origin?.kind === "timer") return own(WORDS.due, due) ?? `${source}.`;
   const what = own(WORDS.events, event) ?? `the event ${event}`;
   const who = origin?.kind === "command" ? `${operator(origin)} gave the command ${event}` : source;
   const reason = origin?.reason ? ` Reason: "${origin.reason}".` : "";
@@ -132,7 +132,9 @@ function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt }
   // `nextSteps` adds that the link is muted.
   if (muted) return [];
   const at = dueAt ?? [episode.next_reminder_at, episode.next_reminder_at && snoozedUntil].filter(Boolean).sort().at(-1);
-  return at ? [{ text: `Reminder ${(episode.reminders_count ?? 0) + 1} is published, unless the link works again before`, at }]
+  const reminder = `Reminder ${(episode.reminders_count ?? 0) + 1}`;
+  if (at && episode.reminder_waits_since && !snoozedUntil) return [{ text: `${reminder} is due and waits: the bank has an incident, or the user may not get a message yet. relink looks again`, at }];
+  return at ? [{ text: `${reminder} is published, unless the link works again before`, at }]
     : [{ text: "No reminder is due. relink waits until the user repairs the link." }];
 }
 
