@@ -27,6 +27,9 @@ pub(super) struct DoctorArgs {
     /// TOML file of the service
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Data directory of the service (RELINK_DATA_DIR)
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
     /// Print the checks as JSON
     #[arg(long)]
     json: bool,
@@ -34,7 +37,8 @@ pub(super) struct DoctorArgs {
 
 pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     os::keep_new_files_private();
-    let sources = Sources::of_process(args.config, Vec::new());
+    let flags = args.data_dir.map(|directory| ("--data-dir", directory)).into_iter().collect();
+    let sources = Sources::of_process(args.config, flags);
     let Loaded { config, warnings, .. } = match Config::load(&sources) {
         Ok(loaded) => loaded,
         Err(error) => {

@@ -37,6 +37,9 @@ pub(super) fn why_refused(body: &Value) -> &str {
     if body["reason"] == "nothing_held" {
         return "no prompt of this link waits for the end of a mute or of an incident; `relink show` has what it waits for";
     }
+    if body["reason"] == "cannot_verify" {
+        return "relink has no keys of Belvo's API, so it cannot ask (RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID, RELINK_BELVO_SECRET_PASSWORD)";
+    }
     if body["reason"] != ALREADY_KNOWN {
         return detail;
     }
@@ -79,6 +82,7 @@ mod tests {
             ("command", "unsupersede", ALREADY_KNOWN),
             ("command", "release", ALREADY_KNOWN),
             ("command", "release", "nothing_held"),
+            ("command", "verify", "cannot_verify"),
             ("webhook", "token_requested", ALREADY_KNOWN),
             ("observation", "observed_valid", "outdated"),
         ] {

@@ -29,6 +29,9 @@ pub const OBSERVES: &str = "relink only observes (service.observe): it sends no 
 pub(super) async fn ready(State(server): State<SharedServer>) -> Result<Json<Ready>, Problem> {
     let mut reasons = server.not_ready.borrow().clone();
     let journal = waiting(&server);
+    // The reasons are collected once in a second, and the journal may have become full since then.
+    let problem = server.journal.problem().filter(|problem| !reasons.contains(problem));
+    reasons.extend(problem);
     let last_failure = server.journal.last_failure();
     let nearly_full = server.journal.nearly_full();
     if reasons.is_empty() {

@@ -216,3 +216,26 @@ async fn without_nats_the_answer_is_503_within_belvos_timeout() {
     }
     served.abort();
 }
+
+/// The reasons of the other parts are collected once in a second; those of the journal are looked up for each answer.
+#[tokio::test]
+async fn a_journal_that_has_just_become_full_is_not_ready() {
+    let settings = [
+        ("RELINK_WEBHOOK_SECRETS", WEBHOOK_SECRET),
+        ("RELINK_HTTP_ACKNOWLEDGE", "journal"),
+        ("RELINK_JOURNAL_MAX_BYTES", "64MiB"),
+    ];
+    let mut bench = Bench::with(&settings).await;
+    bench.nats.kill().await;
+    let large = payloads()[0].to_string() + &" ".repeat(1_000_000);
+    let mut statuses = Vec::new();
+    while statuses.last().is_none_or(|status| *status == 200) && statuses.len() < 100 {
+        statuses.push(answer(bench.webhook(large.clone())).await.status);
+    }
+    assert_eq!(statuses.last(), Some(&503));
+    for path in ["/readyz", "/readyz/inputs"] {
+        let refused = answer(bench.request(Method::GET, path)).await;
+        refused.problem(503, "not-ready");
+        assert!(refused.body["detail"].to_string().contains("has reached its size"), "{path}: {}", refused.text);
+    }
+}

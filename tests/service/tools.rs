@@ -86,7 +86,8 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     let nats = TestNats::start().await;
     let (url, data) = (nats.server.url(), nats.dir.path().join("relink"));
     let relink = Relink::serve(url, &data, &[]).await;
-    let healthy = run(&relink, url, &data, &["doctor", "--json"], &[]).await;
+    let healthy = ["doctor", "--json", "--data-dir", data.to_str().expect("a text")];
+    let healthy = run(&relink, url, &data, &healthy, &[("RELINK_DATA_DIR", "/proc/none")]).await;
     assert!(healthy.status.success(), "{}", String::from_utf8_lossy(&healthy.stdout));
     let report = json_of(&healthy);
     let good: Vec<&str> = found(&report, "ok").into_iter().map(|(name, _)| name).collect();
