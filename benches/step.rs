@@ -1,4 +1,5 @@
-//! The core: one step of the machine, and writing and reading a link's record, with the inputs of `load/`.
+//! The core: reading a message, one step of the machine, and writing and reading a link's record, with the inputs of
+//! `load/`; and reading the webhooks that Belvo documents.
 
 #[path = "load/mod.rs"]
 mod load;
@@ -7,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relink::belvo::{Meaning, translate};
-use relink::contract::{Because, Origin, OriginKind, Record};
+use relink::contract::{Because, InputKind, Origin, OriginKind, Record};
 use relink::link::{Input, Link, Policy, PolicySettings, Refusal, Timestamp, step};
 
 /// Every step of one link's outage: the link before, the event, and the time.
@@ -28,6 +29,37 @@ fn steps(policy: &Policy) -> Vec<(Link, Input, Timestamp)> {
         }
     }
     steps
+}
+
+/// Webhooks in the shapes that Belvo documents, with all fields, as Belvo writes them: without blanks.
+fn webhooks() -> [(&'static str, String); 3] {
+    let webhook = |family: &str, code: &str, data: &str| {
+        format!(
+            r#"{{"webhook_id":"aadf41a1fc8e4f79a49f7f04027ac999","webhook_type":"{family}","process_type":"recurrent_update","webhook_code":"{code}","link_id":"{id}","request_id":"4363b08b-51eb-4350-9c74-5df5ac92a7f6","external_id":"user-{id}","data":{data}}}"#,
+            id = load::link_id(0)
+        )
+    };
+    let counts = r#"{"total_transactions":2456,"total_inflow_transactions":1000,"total_outflow_transactions":1456,"first_transaction_date":"2022-02-09","last_transaction_date":"2023-02-08"}"#;
+    let error = r#"{"error_code":"login_error","error_message":"Invalid credentials provided to login to the institution","status":400}"#;
+    let consent = r#"{"consent_id":"b2c17cb6-1f9d-4f9c-8d0f-1f5e7d0c0f5a","consent_due_date":"2026-12-01T10:00:00.123456+00:00","institution":"ofmockbank_br_retail","institution_display_name":"Mock Bank","institution_icon_logo":"https://example.com/mock_bank.svg"}"#;
+    [
+        ("data", webhook("TRANSACTIONS", "historical_update", counts)),
+        ("refused login", webhook("LINK", "invalid_credentials", error)),
+        ("consent", webhook("CONSENT", "openfinance_consent_about_to_expire", consent)),
+    ]
+}
+
+fn webhook(criterion: &mut Criterion) {
+    let id = load::link_id(0).parse().expect("an id");
+    let now = Timestamp::from_millis(1_790_000_000_000);
+    let mut group = criterion.benchmark_group("read a webhook");
+    group.throughput(Throughput::Elements(1));
+    for (name, body) in webhooks() {
+        group.bench_function(format!("{name}, {} bytes", body.len()), |bencher| {
+            bencher.iter(|| black_box(translate(InputKind::Webhook, &id, black_box(body.as_bytes()), now)));
+        });
+    }
+    group.finish();
 }
 
 fn core(criterion: &mut Criterion) {
@@ -103,5 +135,5 @@ fn short() -> Criterion {
     Criterion::default().warm_up_time(warm_up).measurement_time(measured).sample_size(50).without_plots()
 }
 
-criterion_group!(name = benches; config = short(); targets = core);
+criterion_group!(name = benches; config = short(); targets = webhook, core);
 criterion_main!(benches);
