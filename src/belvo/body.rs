@@ -3,6 +3,7 @@
 //! Belvo's bodies have changed over the years, and Belvo may add values to its enums. So only the necessary fields are
 //! required; every other field may be missing, null or of another type. `classify` decides the meaning of a body.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ use super::optional::{self, FieldValue};
 use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX};
 use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
+pub mod data;
 pub mod webhook;
 
 /// The link resource ("API reference: links").
@@ -61,7 +63,7 @@ impl LinkResource {
             access_mode,
             refresh_every: text(body, "refresh_rate").and_then(|rate| parse_rate(&rate)),
             last_accessed_at: optional::access(body.get("last_accessed_at"), received_at).value(),
-            external_id: optional::external_id(body).value(),
+            external_id: optional::external_id(body).value().map(Cow::into_owned),
             fetch_resources,
         }
     }

@@ -13,7 +13,6 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use serde_json::Value;
 
 use super::body::webhook::WebhookBody;
 use super::call;
@@ -272,7 +271,8 @@ pub(super) fn classify_webhook<'a>(body: &'a WebhookBody<'_>) -> ClassifiedWebho
     let row = WEBHOOKS.iter().find(|(row_family, row_code, _)| *row_family == family && *row_code == code);
     let class = row.map(|&(_, _, class)| match class {
         W::Breaks(cause) if family == "LINK" => {
-            W::Breaks(most_precise(most_precise(cause, &body.data), &body.beside_data))
+            let cause = most_precise(cause, ErrorBody::of_data(&body.data));
+            W::Breaks(most_precise(cause, ErrorBody::parse(&body.beside_data)))
         }
         class => class,
     });
@@ -285,7 +285,7 @@ pub(super) fn classify_webhook<'a>(body: &'a WebhookBody<'_>) -> ClassifiedWebho
 /// An error without a known cause does not change `cause`. The same holds for "something unexpected happened, try again
 /// later": Belvo sends `invalid_credentials` only once, so ignoring the webhook would lose an outage, while a wrong
 /// outage ends with the next read of the link.
-fn most_precise(cause: Cause, data: &Value) -> Cause {
+fn most_precise(cause: Cause, errors: ErrorBody) -> Cause {
     let cause_of = |item: &ErrorItem| {
         let code = item.code.as_deref().unwrap_or_default();
         let by_code = || ERRORS.iter().find(|row| row.1 == code && !code.is_empty()).map(|row| row.4);
@@ -302,7 +302,7 @@ fn most_precise(cause: Cause, data: &Value) -> Cause {
         Cause::AccountBlocked => 3,
         Cause::Unsupported => 4,
     };
-    let causes = ErrorBody::parse(data).items.into_iter().filter_map(|item| cause_of(&item));
+    let causes = errors.items.into_iter().filter_map(|item| cause_of(&item));
     causes.chain([cause]).max_by_key(precision).unwrap_or(cause)
 }
 

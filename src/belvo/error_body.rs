@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::fields::{normalise_request_id, text_of};
+use super::body::data::Data;
+use super::fields::{Fields, normalise_request_id, text_of};
 use crate::contract::{is_named, is_one_of, is_session, json_in};
 use crate::link::LinkId;
 
@@ -71,6 +72,18 @@ impl ErrorBody {
         search.look_into(value, 0);
         search.found
     }
+
+    /// Searches the `data` of a webhook for errors.
+    pub(super) fn of_data(data: &Data<'_>) -> Self {
+        match data {
+            Data::Fields(_) => {
+                let mut search = Search { found: Self::default(), looks_left: LOOKS_MAX - 1 };
+                search.look_into_fields(data, 0);
+                search.found
+            }
+            Data::Other(value) => Self::parse(value),
+        }
+    }
 }
 
 struct Search {
@@ -111,9 +124,9 @@ impl Search {
         found
     }
 
-    fn look_into_fields(&mut self, fields: &Map<String, Value>, depth: usize) -> bool {
+    fn look_into_fields(&mut self, fields: &impl Fields, depth: usize) -> bool {
         self.found.status = self.found.status.or_else(|| field(fields, STATUS).and_then(status_of_error));
-        let answered = fields.iter().filter(|(name, _)| !is_one_of(name, REQUEST));
+        let answered = fields.entries().filter(|(name, _)| !is_one_of(name, REQUEST));
         let is_wrapper = answered.fold(false, |found, (_, value)| self.look_into(value, depth + 1) | found);
         match ErrorItem::parse(fields) {
             Some(item) => {
@@ -127,7 +140,7 @@ impl Search {
 
 impl ErrorItem {
     /// Reads an object that has the fields of an error.
-    fn parse(fields: &Map<String, Value>) -> Option<Self> {
+    fn parse(fields: &impl Fields) -> Option<Self> {
         // In some bodies `error` is a code, in others a sentence.
         let error = field(fields, &["error"]).and_then(words);
         let is_code = |error: &&str| error.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -136,8 +149,8 @@ impl ErrorItem {
         if code.is_none() && message.is_none() {
             return None;
         }
-        let has_session = fields.iter().any(|(name, value)| is_session(name) && !value.is_null());
-        let session_valid_for = field(fields, &["expiry"]).filter(|_| has_session).and_then(seconds);
+        let has_session = || fields.entries().any(|(name, value)| is_session(name) && !value.is_null());
+        let session_valid_for = field(fields, &["expiry"]).filter(|_| has_session()).and_then(seconds);
         Some(Self {
             code: code.map(str::to_ascii_lowercase),
             message: message.map(str::to_owned),
@@ -150,13 +163,13 @@ impl ErrorItem {
 }
 
 /// The first field, in the order of `names`, that is not null. Field names are compared after `squeezed`.
-pub(super) fn field<'a>(fields: &'a Map<String, Value>, names: &[&str]) -> Option<&'a Value> {
-    let named = |wanted: &str| fields.iter().find(|(name, value)| !value.is_null() && is_named(name, wanted));
+pub(super) fn field<'a>(fields: &'a impl Fields, names: &[&str]) -> Option<&'a Value> {
+    let named = |wanted: &str| fields.entries().find(|(name, value)| !value.is_null() && is_named(name, wanted));
     names.iter().find_map(|wanted| named(wanted)).map(|(_, value)| value)
 }
 
 /// Like [`field`], if the value is a short text.
-pub(super) fn named(fields: &Map<String, Value>, names: &[&str]) -> Option<String> {
+pub(super) fn named(fields: &impl Fields, names: &[&str]) -> Option<String> {
     field(fields, names).and_then(text_of)
 }
 

@@ -1,13 +1,28 @@
 //! Readers of single text fields, shared by the readers of bodies.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::contract::limits::TEXT_BYTES_MAX;
 
+/// The fields of an object.
+pub(super) trait Fields {
+    /// The name and the value of each field.
+    fn entries(&self) -> impl Iterator<Item = (&str, &Value)>;
+}
+
+impl Fields for Map<String, Value> {
+    fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
 /// A request id in one form. Webhooks write a UUID with dashes, API errors write 32 hexadecimal digits.
 pub(super) fn normalise_request_id(id: &str) -> String {
-    match uuid::Uuid::try_parse(id) {
-        Ok(uuid) => uuid.simple().to_string(),
+    match Uuid::try_parse(id) {
+        Ok(uuid) => uuid.simple().encode_lower(&mut Uuid::encode_buffer()).to_owned(),
         Err(_) => id.to_owned(),
     }
 }
@@ -20,12 +35,22 @@ pub(super) fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
 
 /// The text of a value, as [`text`] reads it.
 pub(super) fn text_of(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.trim().to_owned(),
-        Value::Number(number) => number.to_string(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then_some(text)
+    text_in(value).map(Cow::into_owned)
+}
+
+/// Like [`text_of`], without a copy of the text.
+pub(super) fn text_in(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => short(text).map(Cow::Borrowed),
+        // No number is longer than the limit.
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// A text without surrounding blanks. `None` if it is empty or too long.
+pub(super) fn short(text: &str) -> Option<&str> {
+    Some(text.trim()).filter(|text| !text.is_empty() && text.len() <= TEXT_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::body::data::Data;
 use super::body::webhook::WebhookBody;
 use super::call::Call;
 use super::error_body::ErrorItem;
-use super::fields::normalise_request_id;
+use super::fields::{Fields, normalise_request_id};
 use crate::contract::{Observation, ReadOutcome};
 use crate::link::{DedupKey, LinkId};
 
@@ -48,6 +49,15 @@ impl Parts {
         self
     }
 
+    /// Adds the JSON of `data`.
+    fn and_data(mut self, data: &Data<'_>) -> Self {
+        match data {
+            Data::Fields(_) => self.fields(data.entries()),
+            Data::Other(value) => self.json(value),
+        }
+        self
+    }
+
     fn json(&mut self, value: &Value) {
         match value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => self.written(value),
@@ -61,10 +71,15 @@ impl Parts {
     }
 
     fn object(&mut self, fields: &Map<String, Value>) {
-        self.part(b"{");
         // serde_json has the fields in this order, unless a crate switches on its feature `preserve_order`.
-        let mut fields: Vec<_> = fields.iter().collect();
+        let mut fields: Vec<_> = fields.entries().collect();
         fields.sort_unstable_by_key(|&(key, _)| key);
+        self.fields(fields.into_iter());
+    }
+
+    /// Adds the fields of an object, which are in the order of their names.
+    fn fields<'a>(&mut self, fields: impl Iterator<Item = (&'a str, &'a Value)>) {
+        self.part(b"{");
         for (key, value) in fields {
             self.part(key.as_bytes());
             self.json(value);
@@ -126,8 +141,8 @@ pub(super) fn of_webhook(family: &str, code: &str, body: &WebhookBody<'_>) -> Op
         .and(code)
         .and(body.link.as_str())
         .and(body.request_id.as_deref().unwrap_or_default())
-        .and(body.external_id.as_deref().unwrap_or_default());
-    Some(parts.and_json(&body.data).key())
+        .and(body.external_id().unwrap_or_default());
+    Some(parts.and_data(&body.data).key())
 }
 
 /// The key of an API error: the status, the kind of the call, and the error that decides the meaning. The body itself
@@ -162,9 +177,10 @@ mod tests {
     use super::*;
     use crate::belvo::error_body::ErrorBody;
     use crate::contract::ApiError;
+    use crate::link::Timestamp;
 
     fn key(webhook: &Value) -> Option<DedupKey> {
-        let body = WebhookBody::parse(webhook).unwrap();
+        let body = WebhookBody::parse(webhook, Timestamp::LATEST).unwrap();
         of_webhook(&body.family, &body.code, &body)
     }
 

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::classify::{ErrorClass, WebhookClass};
 use super::error_body::ErrorItem;
 use super::key;
-use super::optional::{self, FieldValue};
+use super::optional::FieldValue;
 use super::status_page::StatusReport;
 use super::undecodable::{Undecodable, same_link};
 use super::unrelated::Unrelated;
@@ -80,13 +80,7 @@ fn plain(code: &str) -> String {
 }
 
 /// The meaning of a webhook, by its row.
-pub(super) fn of_webhook(
-    class: WebhookClass,
-    family: &str,
-    code: &str,
-    body: &WebhookBody<'_>,
-    received_at: Timestamp,
-) -> Meaning {
+pub(super) fn of_webhook(class: WebhookClass, family: &str, code: &str, body: &WebhookBody<'_>) -> Meaning {
     let event = match class {
         WebhookClass::Breaks(cause) => Event::Broken(Breakage::of(cause)),
         WebhookClass::ConsentEnds => Event::ConsentEnding,
@@ -101,12 +95,12 @@ pub(super) fn of_webhook(
         WebhookClass::Unrelated(unrelated) => return Meaning::unrelated(unrelated, code),
     };
     let profile = Profile {
-        external_id: body.external_id.clone(),
+        external_id: body.external_id().map(str::to_owned),
         institution: body.data_text("institution"),
         consent: (family == "CONSENT").then(|| {
             Box::new(Consent {
                 id: body.data_text("consent_id"),
-                due: match optional::due(body.data.get("consent_due_date"), received_at) {
+                due: match body.due {
                     FieldValue::Value(at) => Due::At(at),
                     FieldValue::Absent => Due::Unknown,
                     FieldValue::Unreadable => Due::Unreadable,
@@ -210,7 +204,7 @@ pub(super) fn of_observation(
     let (event, profile) = match &seen.outcome {
         ReadOutcome::Found { link: resource } => {
             let resource = LinkResource::parse(resource, received_at);
-            same_link(link, resource.id.clone())?;
+            same_link(link, resource.id.as_ref())?;
             let word = resource.status.ok_or_else(|| Undecodable::shape("$.link.status", "missing"))?;
             let Some(status) = status_of(&word) else { return Ok(Meaning::unknown(&["observation", "status", &word])) };
             let profile = Profile {
@@ -228,7 +222,7 @@ pub(super) fn of_observation(
         }
         ReadOutcome::Consent { consent: resource } => {
             let resource = ConsentResource::parse(resource, received_at);
-            same_link(link, resource.link_id)?;
+            same_link(link, resource.link_id.as_ref())?;
             let word = resource.status.as_deref().unwrap_or_default();
             let status = match word {
                 "AUTHORISED" => ConsentStatus::Authorised,

@@ -5,11 +5,12 @@
 //! Systems write `0001-01-01`, `1970-01-01` or `9999-12-31` if they have no date. The due date of a consent decides
 //! when its user is asked to renew it, so only plausible dates are accepted.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::fields::text_of;
+use super::fields::text_in;
 use crate::contract::limits::EXTERNAL_ID_BYTES_MAX;
 use crate::link::Timestamp;
 
@@ -47,13 +48,17 @@ impl<T> FieldValue<T> {
 
 /// The customer's own id, unchanged, with blanks, because it is a key in the customer's system. The digits of a number
 /// are accepted; true, false, arrays and objects are unreadable.
-pub(super) fn external_id(body: &Map<String, Value>) -> FieldValue<String> {
-    let id = match body.get("external_id") {
-        None | Some(Value::Null) => return FieldValue::Absent,
-        Some(Value::String(id)) => id.clone(),
-        Some(Value::Number(id)) => id.to_string(),
-        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => return FieldValue::Unreadable,
-    };
+pub(super) fn external_id(body: &Map<String, Value>) -> FieldValue<Cow<'_, str>> {
+    match body.get("external_id") {
+        None | Some(Value::Null) => FieldValue::Absent,
+        Some(Value::String(id)) => external_id_of(Cow::Borrowed(id)),
+        Some(Value::Number(id)) => external_id_of(Cow::Owned(id.to_string())),
+        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => FieldValue::Unreadable,
+    }
+}
+
+/// A text as the customer's own id.
+pub(super) fn external_id_of(id: Cow<'_, str>) -> FieldValue<Cow<'_, str>> {
     match id.len() {
         0 => FieldValue::Absent,
         1..=EXTERNAL_ID_BYTES_MAX => FieldValue::Value(id),
@@ -80,7 +85,7 @@ fn time(value: Option<&Value>, earliest: Timestamp, latest: Timestamp) -> FieldV
         Some(Value::String(text)) if text.trim().is_empty() => return FieldValue::Absent,
         Some(_value) => {}
     }
-    let at = value.and_then(text_of).and_then(|text| text.parse().ok());
+    let at = value.and_then(text_in).and_then(|text| text.parse().ok());
     at.filter(|at| (earliest..=latest).contains(at)).map_or(FieldValue::Unreadable, FieldValue::Value)
 }
 
@@ -164,7 +169,11 @@ mod tests {
 
     #[test]
     fn the_customers_id_is_kept_unchanged() {
-        let id = |id: Value| external_id(json!({ "external_id": id }).as_object().unwrap());
+        let id = |id: Value| match external_id(json!({ "external_id": id }).as_object().unwrap()) {
+            FieldValue::Value(id) => FieldValue::Value(id.into_owned()),
+            FieldValue::Absent => FieldValue::Absent,
+            FieldValue::Unreadable => FieldValue::Unreadable,
+        };
         let long = "é".repeat(EXTERNAL_ID_BYTES_MAX / 2);
         for (sent, expected) in [
             (json!(" 007 "), FieldValue::Value(" 007 ".to_owned())),

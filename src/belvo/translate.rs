@@ -15,11 +15,9 @@ use super::error_body::{ErrorBody, ErrorItem};
 use super::meaning::{self, Meaning};
 use super::payload::read_json;
 use super::undecodable::{Undecodable, same_link};
-use super::unreadable::unreadable_fields;
-use super::{own, report, status_page};
+use super::{own, report, status_page, unreadable};
 use crate::contract::{ApiError, InputKind};
 use crate::link::{LinkId, Timestamp};
-use serde_json::Value;
 
 /// The result of reading a message.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,12 +53,15 @@ pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timesta
     if !matches!(kind, InputKind::Webhook | InputKind::InstitutionStatus) {
         own::check_version(&value)?;
     }
-    let unreadable_fields = unreadable_fields(kind, &value, received_at);
+    let mut unreadable_fields = Vec::new();
     let meaning = match kind {
-        InputKind::Webhook => translate_webhook(link, &value, received_at),
+        InputKind::Webhook => return read_webhook(link, &WebhookBody::parse(&value, received_at)?),
         InputKind::ApiError => translate_report(link, &report::parse(value)?, received_at),
         InputKind::Widget => meaning::of_widget(link, &own::parse_widget(value)?, received_at),
-        InputKind::Observation => meaning::of_observation(link, &own::parse_observation(value)?, received_at),
+        InputKind::Observation => {
+            unreadable_fields = unreadable::of_observation(&value, received_at);
+            meaning::of_observation(link, &own::parse_observation(value)?, received_at)
+        }
         InputKind::Command => meaning::of_command(&own::parse_command(value)?),
         InputKind::InstitutionStatus => status_page::parse(&value, received_at).map(Meaning::StatusPage),
     };
@@ -81,18 +82,14 @@ pub fn link_of_webhook(payload: &[u8]) -> Result<LinkId, Undecodable> {
     webhook_link(envelope(&value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?)
 }
 
-fn translate_webhook(link: &LinkId, value: &Value, received_at: Timestamp) -> Result<Meaning, Undecodable> {
-    let body = WebhookBody::parse(value)?;
-    same_link(link, Some(body.link.clone()))?;
-    let ClassifiedWebhook { family, code, class } = classify_webhook(&body);
-    Ok(match class {
-        Some(class) => meaning::of_webhook(class, family, code, &body, received_at),
-        None => {
-            // As the sender has written them: for the tables their case is changed.
-            let written = |key| envelope(value).and_then(|body| body.get(key)?.as_str()).unwrap_or_default().trim();
-            Meaning::unknown(&["webhook", written("webhook_type"), written("webhook_code")])
-        }
-    })
+fn read_webhook(link: &LinkId, body: &WebhookBody<'_>) -> Result<Reading, Undecodable> {
+    same_link(link, Some(&body.link))?;
+    let ClassifiedWebhook { family, code, class } = classify_webhook(body);
+    let meaning = match class {
+        Some(class) => meaning::of_webhook(class, family, code, body),
+        None => Meaning::unknown(&["webhook", body.written[0], body.written[1]]),
+    };
+    Ok(Reading { meaning, unreadable_fields: unreadable::of_webhook(body) })
 }
 
 /// The meaning of an API error for `link`. The client reads the errors of its own calls with it too.
@@ -122,7 +119,7 @@ fn translate_error(
         return Err(Undecodable::shape("$.http_status", "expected the status of an error, 400 to 599"));
     }
     let body = ErrorBody::parse(&error.body);
-    links_named(error, &body).try_for_each(|named| same_link(link, Some(named)))?;
+    links_named(error, &body).try_for_each(|named| same_link(link, Some(&named)))?;
     // Some HTTP statuses have a meaning without a body.
     let bare = [ErrorItem::default()];
     let items = if body.items.is_empty() { &bare[..] } else { &body.items[..] };

@@ -99,9 +99,11 @@ fn problem_of(message: &str) -> String {
 }
 
 /// Fails if the body names another link than the subject.
-pub(super) fn same_link(expected: &LinkId, found: Option<LinkId>) -> Result<(), Undecodable> {
+pub(super) fn same_link(expected: &LinkId, found: Option<&LinkId>) -> Result<(), Undecodable> {
     match found {
-        Some(found) if found != *expected => Err(Undecodable::LinkMismatch { expected: expected.clone(), found }),
+        Some(found) if found != expected => {
+            Err(Undecodable::LinkMismatch { expected: expected.clone(), found: found.clone() })
+        }
         Some(_) | None => Ok(()),
     }
 }

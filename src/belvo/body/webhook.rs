@@ -4,48 +4,57 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::belvo::fields::{normalise_request_id, text, text_of};
-use crate::belvo::optional;
+use super::data::Data;
+use crate::belvo::fields::{Fields, normalise_request_id, text_in, text_of};
+use crate::belvo::optional::{self, FieldValue};
 use crate::belvo::payload::unwrapped;
 use crate::belvo::undecodable::Undecodable;
-use crate::link::LinkId;
+use crate::link::{LinkId, Timestamp};
 
 /// The webhook envelope ("Webhooks: LINK family" and the pages of the other families), in all versions since 2021.
 #[derive(Clone)]
 pub struct WebhookBody<'a> {
     /// `webhook_id`. Belvo does not promise that it is unique.
-    pub webhook_id: Option<String>,
+    pub webhook_id: Option<Cow<'a, str>>,
     /// `webhook_type`, in capitals.
-    pub family: String,
+    pub family: Cow<'a, str>,
     /// `webhook_code`, in lower case.
-    pub code: String,
+    pub code: Cow<'a, str>,
+    /// `webhook_type` and `webhook_code` as the sender has written them; empty if they are no texts.
+    pub(in crate::belvo) written: [&'a str; 2],
     /// `link_id`.
     pub link: LinkId,
     /// `request_id`, normalised. Absent before 2022 and from the CONSENT examples.
     pub request_id: Option<String>,
     /// `external_id`, unchanged. Null in some examples.
-    pub external_id: Option<String>,
+    pub(in crate::belvo) external_id: FieldValue<Cow<'a, str>>,
     /// `data`: null if the message has none. A text that contains JSON is read as that JSON.
-    pub data: Cow<'a, Value>,
+    pub data: Data<'a>,
+    /// `consent_due_date` in `data`.
+    pub(in crate::belvo) due: FieldValue<Timestamp>,
     /// Fields beside `data` that may contain an error: `error_code`, `error_message`, `message` and similar; and `data`
     /// if it is a sentence.
     pub beside_data: Value,
     /// Whether a field beside `data` contains an error.
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 impl<'a> WebhookBody<'a> {
-    /// Reads the envelope.
-    pub fn parse(value: &'a Value) -> Result<Self, Undecodable> {
+    /// Reads the envelope of a webhook that was received at `received_at`.
+    pub fn parse(value: &'a Value, received_at: Timestamp) -> Result<Self, Undecodable> {
         let body = envelope(value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?;
+        let data = data_of(body);
+        let written = |key| body.get(key).and_then(Value::as_str).unwrap_or_default().trim();
         Ok(Self {
-            webhook_id: text(body, "webhook_id"),
+            webhook_id: body.get("webhook_id").and_then(text_in),
             link: webhook_link(body)?,
-            family: needed(body, "webhook_type")?.to_ascii_uppercase(),
-            code: needed(body, "webhook_code")?.to_ascii_lowercase(),
-            request_id: text(body, "request_id").map(|id| normalise_request_id(&id)),
-            external_id: optional::external_id(body).value(),
-            data: data_of(body),
+            family: in_capitals(needed(body, "webhook_type")?),
+            code: in_small_letters(needed(body, "webhook_code")?),
+            written: ["webhook_type", "webhook_code"].map(written),
+            request_id: body.get("request_id").and_then(text_in).map(|id| normalise_request_id(&id)),
+            external_id: optional::external_id(body),
+            due: due_in(&data, received_at),
+            data,
             beside_data: beside_data(body),
             failed: body.iter().any(|(key, value)| match key.as_str() {
                 "status" | "status_code" | "http_status" => is_failure(value),
@@ -54,15 +63,23 @@ impl<'a> WebhookBody<'a> {
         })
     }
 
+    /// The `external_id`, if it can be read.
+    pub fn external_id(&self) -> Option<&str> {
+        match &self.external_id {
+            FieldValue::Value(id) => Some(id),
+            FieldValue::Absent | FieldValue::Unreadable => None,
+        }
+    }
+
     /// A text field of `data`.
     pub fn data_text(&self, key: &str) -> Option<String> {
-        text(self.data.as_object()?, key)
+        self.data.get(key).and_then(text_of)
     }
 
     /// The number of items in `data`: the field `total_*` or `new_*` with the shortest name. Breakdowns such as
     /// `total_inflow_transactions` have longer names.
     pub fn items_count(&self) -> Option<u64> {
-        let counts = self.data.as_object()?.iter().filter_map(|(key, value)| {
+        let counts = self.data.entries().filter_map(|(key, value)| {
             let is_count = key.starts_with("total_") || key.starts_with("new_");
             Some((key.len(), key, value.as_u64().filter(|_| is_count)?))
         });
@@ -74,7 +91,11 @@ impl<'a> WebhookBody<'a> {
     /// none of these for data webhooks, but customers have received several of them.
     pub fn has_errors(&self) -> bool {
         // `data` is an object in all documented webhooks, so a sentence is an error.
-        self.failed || self.data.is_string() || says_error(&self.data)
+        self.failed
+            || match &self.data {
+                Data::Fields(_) => has_error(&self.data),
+                Data::Other(data) => data.is_string() || says_error(data),
+            }
     }
 }
 
@@ -88,19 +109,22 @@ pub(in crate::belvo) fn envelope(value: &Value) -> Option<&Map<String, Value>> {
 }
 
 /// The `data` of an envelope.
-pub(in crate::belvo) fn data_of(body: &Map<String, Value>) -> Cow<'_, Value> {
+fn data_of(body: &Map<String, Value>) -> Data<'_> {
     match body.get("data") {
-        Some(data) => unwrapped(data).map_or(Cow::Borrowed(data), Cow::Owned),
-        None => Cow::Owned(Value::Null),
+        Some(data) => Data::of(unwrapped(data).map_or(Cow::Borrowed(data), Cow::Owned)),
+        None => Data::default(),
     }
 }
 
 fn beside_data(body: &Map<String, Value>) -> Value {
     let is_reason = |key: &str| names_error(key) || ["message", "detail", "reason", "code"].contains(&key);
-    let mut reasons: Map<String, Value> =
-        body.iter().filter(|(key, _)| is_reason(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let reasons = body.iter().filter(|(key, _)| is_reason(key)).map(|(key, value)| (key.clone(), value.clone()));
     let data = body.get("data").unwrap_or(&Value::Null);
-    let sentence = data.as_str().or_else(|| data.get("reason")?.as_str());
+    with_sentence(reasons.collect(), data.as_str().or_else(|| data.get("reason")?.as_str()))
+}
+
+/// These reasons, and as their message the sentence in `data`, if it has one and they have no message.
+pub(super) fn with_sentence(mut reasons: Map<String, Value>, sentence: Option<&str>) -> Value {
     if let Some(sentence) = sentence.filter(|_| !reasons.contains_key("message")) {
         reasons.insert("message".to_owned(), Value::from(sentence));
     }
@@ -123,13 +147,28 @@ pub(in crate::belvo) fn webhook_link(body: &Map<String, Value>) -> Result<LinkId
     id.trim().parse().map_err(|error: crate::link::NotALinkId| Undecodable::shape("$.link_id", error.to_string()))
 }
 
-fn needed(body: &Map<String, Value>, key: &str) -> Result<String, Undecodable> {
+/// The due date of a consent in `data`.
+pub(super) fn due_in(data: &Data<'_>, received_at: Timestamp) -> FieldValue<Timestamp> {
+    optional::due(data.get("consent_due_date"), received_at)
+}
+
+/// A text in capitals. Belvo's types are written so, and need no copy.
+pub(super) fn in_capitals(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_lowercase()) { text.to_ascii_uppercase().into() } else { text }
+}
+
+/// A text in lower case. Belvo's codes are written so, and need no copy.
+pub(super) fn in_small_letters(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text }
+}
+
+fn needed<'a>(body: &'a Map<String, Value>, key: &str) -> Result<Cow<'a, str>, Undecodable> {
     let problem = match body.get(key) {
         Some(Value::String(_)) => "too long, or without a visible character",
         Some(_) => "expected a text",
         None => "missing",
     };
-    text(body, key).ok_or_else(|| Undecodable::shape(format!("$.{key}"), problem))
+    body.get(key).and_then(text_in).ok_or_else(|| Undecodable::shape(format!("$.{key}"), problem))
 }
 
 /// Whether a value, or one of its fields, contains an error.
@@ -137,28 +176,47 @@ fn says_error(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         Value::Array(items) => items.iter().any(says_error),
-        Value::Object(fields) => {
-            // Belvo's data webhooks contain counts and dates. A code or a sentence is an error.
-            let is_text = |key: &&str| text(fields, key).is_some();
-            let is_api_error = ["code", "message", "detail", "exception", "reason"].iter().any(is_text);
-            is_api_error || fields.iter().any(|(key, value)| is_error(key, value))
-        }
+        Value::Object(fields) => has_error(fields),
     }
 }
 
+/// Whether one of the fields contains an error.
+fn has_error(fields: &impl Fields) -> bool {
+    fields.entries().any(|(key, value)| {
+        // Belvo's data webhooks contain counts and dates. A code or a sentence is an error.
+        let is_of_api_error = matches!(key, "code" | "message" | "detail" | "exception" | "reason");
+        is_of_api_error && text_in(value).is_some() || is_error(key, value)
+    })
+}
+
 fn is_error(key: &str, value: &Value) -> bool {
-    match key.to_ascii_lowercase().as_str() {
-        "status" | "status_code" | "http_status" => is_failure(value),
-        "success" | "succeeded" | "ok" => *value == Value::Bool(false),
-        key if key.contains("fail") => says_something(value),
-        key if names_error(key) => says_something(value),
-        _other => says_error(value),
+    let is_one_of = |names: [&str; 3]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
+    if is_one_of(["status", "status_code", "http_status"]) {
+        is_failure(value)
+    } else if is_one_of(["success", "succeeded", "ok"]) {
+        *value == Value::Bool(false)
+    } else if contains_one_of(key, ["fail", "error"]) {
+        says_something(value)
+    } else {
+        says_error(value)
     }
 }
 
 /// Whether a field name means an error: `error`, `errors`, `error_code`, `errorMessage`, `total_errors` and similar.
 fn names_error(key: &str) -> bool {
-    key.as_bytes().windows("error".len()).any(|part| part.eq_ignore_ascii_case(b"error"))
+    contains_one_of(key, ["error"])
+}
+
+/// Whether a text contains one of these words of small letters, in whichever case.
+#[inline]
+fn contains_one_of<const N: usize>(text: &str, words: [&str; N]) -> bool {
+    let text = text.as_bytes();
+    let begins = |at: usize, word: &str| {
+        text.get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    // Most letters begin no word, so the first letter is compared alone.
+    let may_begin = |letter: u8, word: &str| word.as_bytes().first() == Some(&(letter | 0x20));
+    (0..text.len()).any(|at| words.iter().any(|word| may_begin(text[at], word) && begins(at, word)))
 }
 
 /// Whether a value is neither null, false, zero nor empty.
@@ -175,7 +233,7 @@ fn says_something(value: &Value) -> bool {
 
 /// Whether a status means a failure: an HTTP status from 400 on, or a word such as `failed`.
 fn is_failure(status: &Value) -> bool {
-    let Some(word) = text_of(status) else { return false };
+    let Some(word) = text_in(status) else { return false };
     let word = word.to_ascii_lowercase();
     match word.parse::<f64>() {
         Ok(number) => number >= 400.0,
@@ -197,7 +255,7 @@ mod tests {
     fn parse(changes: Value) -> Result<WebhookBody<'static>, Undecodable> {
         let mut body = json!({"webhook_type": "ACCOUNTS", "webhook_code": "historical_update", "link_id": LINK});
         body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        WebhookBody::parse(Box::leak(Box::new(body)))
+        WebhookBody::parse(Box::leak(Box::new(body)), Timestamp::LATEST)
     }
 
     #[test]
@@ -265,10 +323,7 @@ mod tests {
         let read = parse(json!({"webhook_type": " accounts\n", "webhook_code": "Historical_Update ", "webhook_id": 17,
             "link_id": format!(" {} ", LINK.to_uppercase()), "data": "{\"total_accounts\": 7}", "more": [1]}));
         let read = read.unwrap();
-        assert_eq!(
-            (read.family.as_str(), read.code.as_str(), read.link.as_str()),
-            ("ACCOUNTS", "historical_update", LINK)
-        );
+        assert_eq!((&*read.family, &*read.code, read.link.as_str()), ("ACCOUNTS", "historical_update", LINK));
         assert_eq!((read.webhook_id.as_deref(), read.items_count()), (Some("17"), Some(7)));
         for data in [Value::Null, json!([]), json!("text"), json!(7), json!(true), json!("[")] {
             let read = parse(json!({ "data": data })).unwrap();
@@ -279,9 +334,9 @@ mod tests {
             );
         }
         let one = json!([{"webhook_type": "LINK", "webhook_code": "token_required", "link_id": LINK}]);
-        assert_eq!(WebhookBody::parse(&one).unwrap().code, "token_required");
+        assert_eq!(WebhookBody::parse(&one, Timestamp::LATEST).unwrap().code, "token_required");
         for other in [json!([]), json!([one[0], one[0]]), json!([[one[0]]])] {
-            assert!(WebhookBody::parse(&other).is_err());
+            assert!(WebhookBody::parse(&other, Timestamp::LATEST).is_err());
         }
     }
 
