@@ -14,6 +14,7 @@ use crate::contract::limits::{RESOURCE_BYTES_MAX, RESOURCES_MAX};
 use crate::link::{AccessMode, Consent, Due, LinkId, Timestamp};
 
 pub mod data;
+pub(super) mod usual;
 pub mod webhook;
 
 /// The link resource ("API reference: links").

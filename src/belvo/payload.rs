@@ -139,7 +139,7 @@ fn parse(text: &str) -> Result<Value, Undecodable> {
 }
 
 /// Whether serde_json has kept every number exactly: it reads an integer of up to 64 bits as one, and any other number as an `f64`.
-fn is_exact(value: &Value) -> bool {
+pub(super) fn is_exact(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::String(_) => true,
         Value::Number(number) => !number.is_f64(),

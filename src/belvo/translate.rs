@@ -5,9 +5,12 @@
 //!   payload ─▶ body, error_body, own, report  ──▶  classify    ──▶  meaning (with key)
 //! ```
 //!
+//! A usual webhook is not read by `payload`: `body/usual.rs` makes its body of the bytes.
+//!
 //! Start with the tables in `classify`: a new code of Belvo is a new row. No input causes a panic, and no error quotes
 //! the input.
 
+use super::body::usual;
 use super::body::webhook::{WebhookBody, envelope, webhook_link};
 use super::call::{Call, find_link, links_named};
 use super::classify::{ClassifiedWebhook, ErrorClass, classify_error, classify_report, classify_webhook};
@@ -18,6 +21,7 @@ use super::undecodable::{Undecodable, same_link};
 use super::{own, report, status_page, unreadable};
 use crate::contract::{ApiError, InputKind};
 use crate::link::{LinkId, Timestamp};
+use serde_json::Value;
 
 /// The result of reading a message.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +53,16 @@ pub fn translate(
 /// # Errors
 /// The errors of [`translate`].
 pub fn read(kind: InputKind, link: &LinkId, payload: &[u8], received_at: Timestamp) -> Result<Reading, Undecodable> {
-    let value = read_json(payload)?;
+    if kind == InputKind::Webhook
+        && let Some(body) = usual::parse(payload, received_at)
+    {
+        return read_webhook(link, &body);
+    }
+    read_value(kind, link, read_json(payload)?, received_at)
+}
+
+/// Like [`read`], for JSON that `payload` has read: the long way for a webhook, and the only way for other messages.
+fn read_value(kind: InputKind, link: &LinkId, value: Value, received_at: Timestamp) -> Result<Reading, Undecodable> {
     if !matches!(kind, InputKind::Webhook | InputKind::InstitutionStatus) {
         own::check_version(&value)?;
     }

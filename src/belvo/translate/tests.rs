@@ -23,6 +23,7 @@ mod documented;
 mod fuzz;
 mod own_words;
 mod passed_on;
+mod usual;
 
 pub(super) const LINK: &str = "16f68516-bcbc-4cf7-b815-c500d4204e28";
 pub(super) const REQUEST: &str = "4363b08b-51eb-4350-9c74-5df5ac92a7f6";

@@ -81,7 +81,7 @@ const NAMES: &[&str] = &[
 ];
 
 /// JSON with the field names and the words of real bodies, and arbitrary values.
-fn almost_right() -> impl Strategy<Value = Value> {
+pub(super) fn almost_right() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
