@@ -279,6 +279,12 @@ fn the_documented_webhooks_are_usual_and_others_are_not() {
     for data in [json!("text"), json!([1]), json!(7), json!({"total_x": 1.5}), json!({"a\n": 1})] {
         assert!(!is_usual(webhook_with(&data).as_bytes()), "{data}");
     }
+    // The last value counts.
+    for twice in [r#"{"new_x":1,"new_x":2}"#, r#"{"new_y":1,"new_x":1,"new_\u0079":2}"#] {
+        let body = webhook_with(&json!("twice")).replace("\"twice\"", twice);
+        assert!(!is_usual(body.as_bytes()), "{body}");
+        assert_eq!(read(InputKind::Webhook, &link(), body.as_bytes(), now()), long_way(body.as_bytes()), "{body}");
+    }
     for data in [Value::Null, json!({}), json!({"employment_changes": ["EMPLOYED", {"a": null}]}), json!({"a": "\n"})] {
         assert!(is_usual(webhook_with(&data).as_bytes()), "{data}");
     }
