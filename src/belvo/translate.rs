@@ -91,8 +91,14 @@ pub fn link_of_api_error(payload: &[u8]) -> Option<LinkId> {
 /// # Errors
 /// [`Undecodable`]: the webhook names no link.
 pub fn link_of_webhook(payload: &[u8]) -> Result<LinkId, Undecodable> {
-    let value = read_json(payload)?;
-    webhook_link(envelope(&value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?)
+    if let Some(link) = usual::link_of(payload) {
+        return Ok(link);
+    }
+    link_in(&read_json(payload)?)
+}
+
+fn link_in(value: &Value) -> Result<LinkId, Undecodable> {
+    webhook_link(envelope(value).ok_or_else(|| Undecodable::shape("$", "expected an object"))?)
 }
 
 fn read_webhook(link: &LinkId, body: &WebhookBody<'_>) -> Result<Reading, Undecodable> {

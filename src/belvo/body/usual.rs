@@ -14,7 +14,7 @@ use super::data::Data;
 use super::webhook::{WebhookBody, due_in, in_capitals, in_small_letters, with_sentence};
 use crate::belvo::fields::{normalise_request_id, short};
 use crate::belvo::optional::{self, FieldValue};
-use crate::link::Timestamp;
+use crate::link::{LinkId, Timestamp};
 
 /// The envelope. serde lends a text only if it has no escape.
 #[derive(Deserialize)]
@@ -32,14 +32,23 @@ struct Envelope<'a> {
     data: Data<'a>,
 }
 
-/// Reads a usual webhook that was received at `received_at`. `None` if the webhook is not usual.
-pub(in crate::belvo) fn parse(payload: &[u8], received_at: Timestamp) -> Option<WebhookBody<'_>> {
+fn envelope(payload: &[u8]) -> Option<Envelope<'_>> {
     let text = std::str::from_utf8(payload).ok()?;
     // serde would also read the values of the fields from a list.
     if !text.trim_start().starts_with('{') {
         return None;
     }
-    let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
+    serde_json::from_str(text).ok()
+}
+
+/// The link of a usual webhook. `None` if the webhook is not usual, or its link is no link id.
+pub(in crate::belvo) fn link_of(payload: &[u8]) -> Option<LinkId> {
+    envelope(payload)?.link_id.parse().ok()
+}
+
+/// Reads a usual webhook that was received at `received_at`. `None` if the webhook is not usual.
+pub(in crate::belvo) fn parse(payload: &[u8], received_at: Timestamp) -> Option<WebhookBody<'_>> {
+    let envelope = envelope(payload)?;
     let external_id = envelope.external_id.map_or(FieldValue::Absent, |id| optional::external_id_of(Cow::Borrowed(id)));
     let [family, code] = [short(envelope.webhook_type)?, short(envelope.webhook_code)?];
     Some(WebhookBody {
