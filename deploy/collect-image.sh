@@ -1,8 +1,7 @@
 #!/bin/sh
 # Collects the files of relink's container image into a directory: collect-image.sh BINARY DIRECTORY
 #
-# The image has the binary, the libraries that it loads, and the CA certificates. It is also the way to try the image
-# without a container engine: run the binary with chroot in that directory (deploy/README.md).
+# The image has the binary, the libraries that it loads, and the CA certificates.
 set -eu
 binary=$1
 image=$2
@@ -15,5 +14,6 @@ ldd "$binary" | grep -o '/[^ ]*' | while read -r library; do
     cp --dereference "$library" "$image$library"
 done
 cp --dereference /etc/ssl/certs/ca-certificates.crt "$image/etc/ssl/certs/"
+chmod 700 "$image/var/lib/relink"
 printf 'relink:x:65532:65532:relink:/var/lib/relink:/nonexistent\n' > "$image/etc/passwd"
 printf 'relink:x:65532:\n' > "$image/etc/group"
