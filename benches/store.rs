@@ -128,6 +128,7 @@ fn record(link: usize, now: Timestamp) -> Record {
         person: None,
         times_corrected: false,
         due: None,
+        held: None,
         origin,
     };
     Record::of(&state, u16::try_from(link).unwrap_or_default() % PARTITIONS, because, Vec::new())

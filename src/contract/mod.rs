@@ -70,8 +70,8 @@ pub use shown_link::{DueOfLink, Mention, ShownLink, Surroundings};
 pub use status::{BelvoStatus, PartitionStatus, Status, SweepStatus};
 pub use trace::{SAME_TRACE_MAX, SampleRatio, TRACEPARENT, TRACESTATE, TraceContext, parent_or_cause};
 pub use words::{
-    AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, DueWord, EpisodeSummary, ProofWord,
-    RefreshByWord, RemovalWord, StateWord,
+    AccessModeWord, Action, AttemptEndWord, CauseWord, DataKindWord, DeadReason, DueWord, EpisodeSummary, HeldWord,
+    ProofWord, RefreshByWord, RemovalWord, StateWord,
 };
 
 /// The version of every schema here. It is the last part of a message's `ce-dataschema`.

@@ -12,7 +12,7 @@ use super::input::{ADOPTION_ID, InputKind};
 use super::notice::NoticeName;
 use super::person::PersonRecord;
 use super::rfc3339::At;
-use super::words::{DueWord, StateWord, is_false};
+use super::words::{DueWord, HeldWord, StateWord, is_false};
 use crate::link::{EventName, Input, Job, Link, LinkId, Refusal, Step, Timestamp};
 
 /// The subject of a message on the output stream. `nats::subject` makes the text of it.
@@ -176,6 +176,9 @@ pub struct Because {
     /// What was due: only if the event is `deadline_passed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<DueWord>,
+    /// Why the message to the user that was due was not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldWord>,
     /// The message, or the timer, that led to it.
     pub origin: Origin,
 }
@@ -190,6 +193,7 @@ impl Because {
             person: input.person.as_deref().map(PersonRecord::of),
             times_corrected: step.times_corrected,
             due: step.due.map(DueWord::from),
+            held: step.held.map(HeldWord::from),
             from: step.from.into(),
             to: step.link.state.name().into(),
             at: At(step.at),

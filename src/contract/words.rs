@@ -6,8 +6,8 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::rfc3339::At;
 use crate::link::{
-    AccessMode, AttemptEnd, Cause, DataKind, DeadlineName, Episode, EpisodeNumber, LinkId, Proof, RefreshBy, Removal,
-    StateName,
+    AccessMode, AttemptEnd, Cause, DataKind, DeadlineName, Episode, EpisodeNumber, Held, LinkId, Proof, RefreshBy,
+    Removal, StateName,
 };
 
 /// Implements the conversions between an enum of the core, which has no serde, and its enum in JSON. Both matches are
@@ -143,6 +143,35 @@ pub enum DueWord {
 convert_both_ways!(
     DeadlineName,
     DueWord { Creation, Report, Answer, Refresh, ConsentNotice, ConsentEnd, Data, Prompt, Reminder, Attempt, Incident }
+);
+
+/// Why a transition has not sent the message to the user that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldWord {
+    /// The institution has an incident: the message waits for its end.
+    Incident,
+    /// relink first asks Belvo whether the link works again.
+    Answer,
+    /// relink has never read the link, and first asks Belvo whose link it is.
+    Unidentified,
+    /// The person got another message within the reminder pause: the message waits for its end.
+    Pause,
+    /// It is a part of the day without messages: the message waits for its end.
+    QuietHours,
+    /// The person is repairing this link or another one: the message waits for the end of that attempt.
+    InWidget,
+    /// The link is muted: the message waits for `unmute`.
+    Muted,
+    /// A newer link of the user works: no message is needed.
+    Superseded,
+    /// The last message to the person mentioned this link: it counts, and no other one is needed.
+    Mentioned,
+}
+
+convert_both_ways!(
+    Held,
+    HeldWord { Incident, Answer, Unidentified, Pause, QuietHours, InWidget, Muted, Superseded, Mentioned }
 );
 
 /// Belvo's `access_mode`.

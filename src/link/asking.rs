@@ -31,6 +31,29 @@ impl Link {
     }
 }
 
+/// Why a step has not sent the message to the user that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// The institution has an incident.
+    Incident,
+    /// relink first asks Belvo whether the link works again.
+    Answer,
+    /// relink has never read the link, and first asks Belvo whose link it is.
+    Unidentified,
+    /// The person got another message within the reminder pause.
+    Pause,
+    /// It is a part of the day without messages.
+    QuietHours,
+    /// The person holds a widget token, for this link or for another one.
+    InWidget,
+    /// An operator, or the adoption, has muted the link.
+    Muted,
+    /// A newer link of the user works, so no message is needed.
+    Superseded,
+    /// The last message to the person mentioned this link, so it counts, and no other one is needed.
+    Mentioned,
+}
+
 /// Whether a message to the user may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -42,9 +65,19 @@ pub(super) enum Turn {
     After {
         /// When the user may get the message.
         until: Timestamp,
-        /// Whether only the widget keeps the message back that long.
-        in_widget: bool,
+        /// What keeps the message back that long.
+        reason: Held,
     },
+}
+
+impl Turn {
+    const fn held(self) -> Option<Held> {
+        match self {
+            Self::Now => None,
+            Self::Mentioned => Some(Held::Mentioned),
+            Self::After { reason, .. } => Some(reason),
+        }
+    }
 }
 
 impl TransitionBuilder<'_> {
@@ -52,7 +85,13 @@ impl TransitionBuilder<'_> {
     /// link it was, none in quiet hours, and none in the widget. `counts` shows whether a mention of this link at that time is as good as
     /// this message. A widget keeps the message back at most until `latest`: an application that mints a token each time somebody looks at
     /// a page must not silence its users for ever.
-    pub(super) fn turn(&self, counts: impl Fn(&Need, Timestamp) -> bool, latest: Timestamp) -> Turn {
+    pub(super) fn turn(&mut self, counts: impl Fn(&Need, Timestamp) -> bool, latest: Timestamp) -> Turn {
+        let turn = self.find_turn(counts, latest);
+        self.held = turn.held();
+        turn
+    }
+
+    fn find_turn(&self, counts: impl Fn(&Need, Timestamp) -> bool, latest: Timestamp) -> Turn {
         let other = self.person.as_ref().and_then(|person| person.last_message.as_ref());
         let is_mentioned =
             |message: &LastMessage| message.mentioned.as_ref().is_some_and(|need| counts(need, message.at));
@@ -65,9 +104,18 @@ impl TransitionBuilder<'_> {
         let other_widget = self.person.as_ref().and_then(|person| person.in_widget.as_ref());
         let widget_end =
             self.widget_until().max(other_widget.map(|widget| widget.until)).map(|until| until.min(latest));
-        let in_widget = widget_end.is_some_and(|end| pause_end < end);
+        let reason = match widget_end {
+            Some(end) if pause_end < end => Held::InWidget,
+            Some(_) | None if self.now < pause_end => Held::Pause,
+            Some(_) | None => Held::QuietHours,
+        };
         let until = self.link.after_quiet_hours(widget_end.map_or(pause_end, |end| pause_end.max(end)), self.policy);
-        if self.now < until { Turn::After { until, in_widget } } else { Turn::Now }
+        if self.now < until { Turn::After { until, reason } } else { Turn::Now }
+    }
+
+    /// When the last message to the person about another link was sent.
+    pub(super) fn mentioned_at(&self) -> Option<Timestamp> {
+        Some(self.person.as_ref()?.last_message.as_ref()?.at)
     }
 
     /// When the reminder pause after a message ends. A clock that was ahead may have dated the message in the future.
@@ -93,6 +141,7 @@ impl TransitionBuilder<'_> {
         let until = self.link.after_quiet_hours(self.now, self.policy);
         if self.now < until {
             episode.prompt = Prompt::Postponed { until };
+            self.held = Some(Held::QuietHours);
             return;
         }
         episode.prompt = Prompt::Sent;
@@ -114,6 +163,9 @@ impl TransitionBuilder<'_> {
         };
         if episode.prompt == Prompt::Sent {
             episode.start_reminders(self.now, self.policy);
+        }
+        if turn == Turn::Mentioned {
+            episode.mention_counted_at = self.mentioned_at();
         }
         if turn == Turn::Now {
             self.send_message(Notice::UpdateRequired, Some(episode));

@@ -5,7 +5,7 @@ use super::builder::{Next, TransitionBuilder};
 use super::refresh::with_arrival;
 use super::upkeep::shows_access;
 use super::{
-    Breakage, Cause, Data, Episode, Freshness, LinkObservation, Notice, Prompt, Proof, Refusal, State, Status,
+    Breakage, Cause, Data, Episode, Freshness, Held, LinkObservation, Notice, Prompt, Proof, Refusal, State, Status,
     Suspicion, Timestamp,
 };
 
@@ -26,7 +26,9 @@ impl TransitionBuilder<'_> {
         if let Some(successor) = successor {
             self.supersede(&mut episode, successor);
         }
-        if !is_muted {
+        if is_muted {
+            self.held = Some(if in_widget_until.is_some() { Held::InWidget } else { Held::Superseded });
+        } else {
             self.identify_or_prompt(&mut episode);
         }
         self.link.freshness = Freshness::Fresh;

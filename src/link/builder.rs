@@ -6,8 +6,8 @@
 
 use super::outage::is_silent;
 use super::{
-    Creation, DedupKey, Due, EFFECTS_MAX, Effect, Episode, Event, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX, Notice,
-    Person, Policy, Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
+    Creation, DedupKey, Due, EFFECTS_MAX, Effect, Episode, Event, Held, Input, Link, LinkId, NOT_SUPERSEDED_BY_MAX,
+    Notice, Person, Policy, Profile, Prompt, RECENT_KEYS_MAX, RecentFact, Refusal, State, Step, Timestamp,
 };
 
 /// A copy of a link that one event changes. The copy is dropped if the event is refused.
@@ -26,6 +26,8 @@ pub(super) struct TransitionBuilder<'a> {
     pub(super) is_read: bool,
     /// The message has a due date of the consent that differs from the known one.
     pub(super) consent_moved: bool,
+    /// Why the message that was due is not sent.
+    pub(super) held: Option<Held>,
     /// The message has a due date of the consent that cannot be right, such as `0001-01-01`.
     pub(super) due_is_unreadable: bool,
 }
@@ -60,6 +62,7 @@ impl<'a> TransitionBuilder<'a> {
             person,
             is_read,
             consent_moved: false,
+            held: None,
             due_is_unreadable,
         }
     }
@@ -104,7 +107,15 @@ impl<'a> TransitionBuilder<'a> {
         self.link.widget_until = self.widget_until();
         self.link.version += 1;
         self.link.updated_at = now;
-        Step { link: self.link, from, at: now, effects: self.effects, times_corrected: false, due: None }
+        Step {
+            link: self.link,
+            from,
+            at: now,
+            effects: self.effects,
+            times_corrected: false,
+            due: None,
+            held: self.held,
+        }
     }
 
     /// When the widget token expires that the user holds outside of an attempt. `None` if there is no such token, or it

@@ -37,6 +37,7 @@ pub fn correct_times(link: &Link, now: Timestamp, policy: &Policy) -> Option<Ste
         effects: Vec::new(),
         times_corrected: true,
         due: None,
+        held: None,
     })
 }
 
@@ -191,6 +192,7 @@ impl Corrector<'_> {
             next_reminder_at,
             remind_by,
             reminder_waits_since,
+            mention_counted_at,
             tried_at,
             attempts_count,
             arrived,
@@ -228,6 +230,7 @@ impl Corrector<'_> {
             next_reminder_at,
             remind_by: remind_by.and_then(|at| next_reminder_at.map(|next| at.min(next.after(pause)))),
             reminder_waits_since: self.past_or_none(reminder_waits_since),
+            mention_counted_at: mention_counted_at.map(|at| self.past(at)),
             tried_at: self.past_or_none(tried_at),
             attempts_count,
             arrived,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use strum::IntoStaticStr;
 
-use super::{AttemptEnd, Data, DeadlineName, Episode, Link, LinkId, StateName, Timestamp};
+use super::{AttemptEnd, Data, DeadlineName, Episode, Held, Link, LinkId, StateName, Timestamp};
 
 /// The most effects that one step may have. The engine relies on this limit to keep a commit below 1000 messages, the
 /// limit of a JetStream atomic batch.
@@ -26,6 +26,8 @@ pub struct Step {
     pub times_corrected: bool,
     /// The deadline that had passed, if the event is [`super::Event::DeadlinePassed`].
     pub due: Option<DeadlineName>,
+    /// Why the step has not sent the message to the user that was due.
+    pub held: Option<Held>,
 }
 
 /// One effect of a step.

@@ -34,6 +34,8 @@ pub struct Episode {
     /// Since when the next reminder is due and waits, for the end of an incident or for the turn of its user. `None`: it is not due yet, or
     /// it has got a new time since then.
     pub reminder_waits_since: Option<Timestamp>,
+    /// When the last message about another link was sent that has counted as the prompt or as a reminder. It does not count twice.
+    pub mention_counted_at: Option<Timestamp>,
     /// When relink last asked for a refresh before a reminder, to find out whether a login works again.
     pub tried_at: Option<Timestamp>,
     /// How many times the user has tried to repair the link.
@@ -92,6 +94,7 @@ impl Episode {
             next_reminder_at: None,
             remind_by: None,
             reminder_waits_since: None,
+            mention_counted_at: None,
             tried_at: None,
             attempts_count: 0,
             arrived: Vec::new(),

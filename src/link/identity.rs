@@ -10,7 +10,7 @@
 //! there is none.
 
 use super::builder::{Next, TransitionBuilder};
-use super::{Episode, Profile, Prompt, Refusal, State, Timestamp};
+use super::{Episode, Held, Profile, Prompt, Refusal, State, Timestamp};
 
 impl Profile {
     /// Whether a prompt can name the institution and the user. Belvo gives every link an institution and a creation time, so a link with
@@ -35,6 +35,7 @@ impl TransitionBuilder<'_> {
             return go_on(self, episode);
         }
         self.request_verification();
+        self.held = Some(Held::Unidentified);
         episode.prompt = Prompt::Unidentified { until: self.now.after(self.policy.settings().verify_wait) };
     }
 

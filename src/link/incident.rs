@@ -11,7 +11,7 @@
 //! a link breaks while no incident is known, its prompt is emitted at once.
 
 use super::builder::{Next, TransitionBuilder};
-use super::{Cause, Episode, Policy, Prompt, Refusal, State, Timestamp};
+use super::{Cause, Episode, Held, Policy, Prompt, Refusal, State, Timestamp};
 
 impl Cause {
     /// Whether a failure of the institution can make Belvo report this cause for working links. The end of a consent
@@ -38,7 +38,7 @@ impl TransitionBuilder<'_> {
     /// The prompt of the episode is due: it is sent, muted, deferred or postponed.
     pub(super) fn prompt(&mut self, episode: &mut Episode) {
         if self.link.muted {
-            episode.prompt = Prompt::Muted;
+            self.mute_prompt(episode);
         } else if self.is_deferred(episode) {
             episode.prompt = self.defer_prompt();
         } else {
@@ -51,7 +51,13 @@ impl TransitionBuilder<'_> {
         self.incident.is_some() && episode.cause.user_can_act() && !episode.is_released
     }
 
-    fn defer_prompt(&self) -> Prompt {
+    fn mute_prompt(&mut self, episode: &mut Episode) {
+        self.held = Some(Held::Muted);
+        episode.prompt = Prompt::Muted;
+    }
+
+    fn defer_prompt(&mut self) -> Prompt {
+        self.held = Some(Held::Incident);
         Prompt::Deferred { until: self.now.after(self.policy.settings().incident_wait), asked_at: None }
     }
 
@@ -73,6 +79,7 @@ impl TransitionBuilder<'_> {
             // A verify request that is still open was made during the incident, so a new one is needed.
             self.link.verify_asked_at = Some(self.now);
             self.push_verify_job();
+            self.held = Some(Held::Answer);
             episode.prompt =
                 Prompt::Deferred { until: self.now.after(answer_wait(self.policy)), asked_at: Some(self.now) };
         } else {
@@ -119,7 +126,7 @@ impl TransitionBuilder<'_> {
     fn end_deferral(&mut self, episode: &mut Episode) {
         episode.pause_reminders(self.now, self.policy);
         if self.link.muted {
-            episode.prompt = Prompt::Muted;
+            self.mute_prompt(episode);
         } else {
             self.send_prompt(episode);
         }

@@ -36,7 +36,7 @@
 //! An event that changes nothing is answered with a [`Refusal`], so that the caller can record the reason.
 
 use super::builder::TransitionBuilder;
-use super::{Event, EventName, Input, Link, Policy, Refusal, Removal, State, Step, Timestamp};
+use super::{Event, EventName, Held, Input, Link, Policy, Refusal, Removal, State, Step, Timestamp};
 
 /// Applies one event to a link and returns the link afterwards, with the effects to perform.
 ///
@@ -57,7 +57,11 @@ pub fn step(link: &Link, input: &Input, now: Timestamp, policy: &Policy) -> Resu
     let is_superseded = event.name() != EventName::Unsupersede && builder.note_successor();
     let (mut state, refusal) = match next(&mut builder, &event) {
         Ok(state) => (state, None),
-        Err(refusal @ (Refusal::AlreadyKnown | Refusal::NotDue)) => (builder.state(), Some(refusal)),
+        Err(refusal @ (Refusal::AlreadyKnown | Refusal::NotDue)) => {
+            let is_message_dropped = is_superseded && event.name() == EventName::DeadlinePassed;
+            builder.held = is_message_dropped.then_some(Held::Superseded);
+            (builder.state(), Some(refusal))
+        }
         Err(refusal) => return Err(refusal),
     };
     // A timer of the link may be too early for a notice about the institution too.

@@ -54,6 +54,7 @@ mod successor;
 mod time;
 mod upkeep;
 
+pub use asking::Held;
 pub use consent::{Consent, ConsentObservation, ConsentStatus, Due};
 pub use correction::{CLOCK_AHEAD_MAX, correct_times};
 pub use creation::Creation;

@@ -7,7 +7,7 @@
 //!
 //! While the institution is down, reminders wait as prompts do.
 
-use super::asking::Turn;
+use super::asking::{Held, Turn};
 use super::builder::TransitionBuilder;
 use super::{Effect, Episode, Job, Link, Notice, Policy, Prompt, Refusal, Timestamp};
 
@@ -20,25 +20,33 @@ impl TransitionBuilder<'_> {
         let due_at = episode.next_reminder_at.unwrap_or(self.now);
         // The user could do nothing, and a refresh would show nothing.
         if self.incident.is_some() {
+            self.held = Some(Held::Incident);
             episode.reminder_waits_since.get_or_insert(due_at);
             episode.next_reminder_at = Some(self.now.after(self.policy.settings().incident_wait));
             return Ok(episode);
         }
         let latest = episode.remind_by.unwrap_or(due_at.after(self.policy.reminder_pause()));
-        let turn = self.turn(|need, at| need.is_of(&episode) && self.now < self.pause_end(at), latest);
-        if let Turn::After { until, in_widget } = turn {
+        // A mention that has counted as the prompt, or as a reminder, does not count again.
+        let (now, pause) = (self.now, self.policy.reminder_pause());
+        let is_new = |at: Timestamp| episode.mention_counted_at.is_none_or(|counted| counted < at);
+        let turn = self.turn(|need, at| need.is_of(&episode) && is_new(at) && now < at.min(now).after(pause), latest);
+        if let Turn::After { until, reason } = turn {
             episode.reminder_waits_since.get_or_insert(due_at);
             episode.next_reminder_at = Some(until);
             // Another widget after this one must not postpone it for ever.
-            episode.remind_by = episode.remind_by.or(in_widget.then_some(latest));
+            episode.remind_by = episode.remind_by.or((reason == Held::InWidget).then_some(latest));
             return Ok(episode);
         }
         if self.link.requires_login_attempt(&episode, self.policy) {
             episode.tried_at = Some(self.now);
+            self.held = Some(Held::Answer);
             self.effects.push(Effect::Job(Job::Refresh { resources: Vec::new() }));
             return Ok(episode);
         }
         episode.count_reminder(self.now, self.policy);
+        if turn == Turn::Mentioned {
+            episode.mention_counted_at = self.mentioned_at();
+        }
         if turn == Turn::Now {
             self.send_message(Notice::Reminder { number: episode.reminders_count }, Some(&episode));
         }

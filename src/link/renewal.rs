@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::asking::Turn;
+use super::asking::{Held, Turn};
 use super::builder::{Next, TransitionBuilder};
 use super::{
     Breakage, Cause, Consent, ConsentObservation, ConsentStatus, Due, Episode, Need, Notice, Proof, Refusal, State,
@@ -48,6 +48,9 @@ impl TransitionBuilder<'_> {
         }
         // While the institution is down nobody can renew it.
         let wait = self.incident.map(|_began_at| self.now.after(self.policy.settings().incident_wait));
+        if turn == Turn::Now && wait.is_some() {
+            self.held = Some(Held::Incident);
+        }
         let postponed_until = match turn {
             Turn::After { until, .. } => Some(until),
             Turn::Now => wait,
@@ -61,7 +64,9 @@ impl TransitionBuilder<'_> {
         }
         (consent.announced, consent.rung, consent.postponed_until) = (Some(due), rung, None);
         // A user who has given a new consent, which is a new link, lets the old one end.
-        if turn == Turn::Now && successor.is_none() {
+        if successor.is_some() {
+            self.held = Some(Held::Superseded);
+        } else if turn == Turn::Now {
             self.send_message(Notice::ConsentExpiring { due_at: due.at(), rung }, None);
         }
         Ok(state)

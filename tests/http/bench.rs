@@ -269,6 +269,7 @@ pub(crate) fn because() -> Because {
         person: None,
         times_corrected: false,
         due: None,
+        held: None,
         origin,
     }
 }

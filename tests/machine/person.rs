@@ -110,7 +110,10 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
         }
         let earlier = family.messages[..number].iter().map(|earlier| earlier.at).max();
         prop_assert!(earlier.is_none_or(|at| message.at >= at.after(pause)), "{:?}", family.messages);
-        let in_widget = before.iter().any(|link| in_widget_until(link).is_some_and(|until| message.at < until));
+        // A user who leaves the widget with this action is prompted by it.
+        let is_in_widget = |link: &Link| in_widget_until(link).is_some_and(|until| message.at < until);
+        let in_widget =
+            before.iter().zip(&family.links).any(|(before, after)| is_in_widget(before) && is_in_widget(after));
         if in_widget {
             let latest = widget_wait_end(&before[message.about], &message.notice, pause);
             prop_assert!(latest.is_none_or(|latest| message.at >= latest), "{message:?} {before:?}");
@@ -211,6 +214,31 @@ fn a_second_link_that_breaks_is_in_the_next_message() {
     assert!(matches!(family.messages[1].notice, Notice::Reminder { number: 1 }));
     // Its own reminders go on a pause later.
     assert!(family.links[1].deadline(&family.policy) >= Some(shift(START, 2 * DAY)));
+}
+
+/// The first reminder may be due before the end of the pause after the message that counted as the prompt.
+#[test]
+fn a_mention_counts_once() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let settings =
+        PolicySettings { can_verify: true, reminders: vec![hours(1), hours(48)], ..PolicySettings::default() };
+    let mut family = Family::new(settings, 2);
+    family.receive(0, rejected());
+    family.wait(HOUR);
+    family.receive(1, rejected());
+    let counted = |family: &Family| {
+        let episode = family.links[1].state.episode().unwrap();
+        (episode.prompt, episode.reminders_count)
+    };
+    while counted(&family) != (Prompt::Sent, 0) {
+        family.pass_deadline(0);
+    }
+    assert_eq!((family.sent(), family.now), (vec![(0, 0), (0, 1)], shift(START, DAY)), "the mention is the prompt");
+    while family.now < shift(START, 2 * DAY) {
+        assert_eq!(counted(&family), (Prompt::Sent, 0), "at {}", family.now);
+        family.pass_deadline(0);
+    }
+    assert_eq!((counted(&family), family.messages.len()), ((Prompt::Sent, 1), 3));
 }
 
 #[test]

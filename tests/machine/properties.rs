@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use relink::link::table::MOVES;
 use relink::link::{
-    Cause, Command, ConsentStatus, DataKind, EFFECTS_MAX, Effect, Event, EventName, Input, Job, Link, LinkObservation,
-    Need, Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp, UpdatePhase,
-    step,
+    Cause, Command, ConsentStatus, DataKind, DeadlineName, EFFECTS_MAX, Effect, Event, EventName, Input, Job, Link,
+    LinkObservation, Need, Notice, Prompt, Proof, RECENT_KEYS_MAX, Refusal, State, StateName, Status, Step, Timestamp,
+    UpdatePhase, step,
 };
 
 use crate::histories::history;
@@ -418,6 +418,12 @@ proptest! {
             let listed = MOVES.iter().any(|row| row.from == step.from && row.on == on && row.to.contains(&to));
             prop_assert!(listed, "{} × {} → {}", step.from, on, to);
             prop_assert!(step.due.is_none() || on == EventName::DeadlinePassed);
+            // A prompt or a reminder that was due is sent, or the step says why not.
+            let is_asked = |notice: &Notice| matches!(notice, Notice::UpdateRequired | Notice::Reminder { .. });
+            let is_due = matches!(step.due, Some(DeadlineName::Prompt | DeadlineName::Reminder));
+            let is_asked = notices(step).any(is_asked);
+            prop_assert!(!is_due || is_asked != step.held.is_some(), "{:?}", step);
+            prop_assert!(!is_asked || step.held.is_none(), "{:?}", step);
             let open = received.before.state.episode().or(step.link.state.episode()).map(|episode| episode.number);
             for effect in &step.effects {
                 if let Effect::Notice { episode: Some(episode), .. } = effect {

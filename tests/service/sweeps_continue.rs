@@ -458,6 +458,7 @@ fn job(name: JobName, number: usize, state: StateWord) -> JobBody {
         person: None,
         times_corrected: false,
         due: None,
+        held: None,
         origin: origin(),
     };
     let (link_id, asked_at) = (id(number).to_string(), At(START));

@@ -60,6 +60,9 @@ pub struct EpisodeRecord {
     /// Since when the next reminder is due and waits: the institution is down, the user got another message, or the user is in the widget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reminder_waits_since: Option<At>,
+    /// When the last message about another link was published that has counted as the prompt or as a reminder. It does not count twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mention_counted_at: Option<At>,
     /// When relink last asked for a refresh before a reminder, to find out whether a login works again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_at: Option<At>,
@@ -256,6 +259,7 @@ impl EpisodeRecord {
             next_reminder_at: episode.next_reminder_at.map(At),
             remind_by: episode.remind_by.map(At),
             reminder_waits_since: episode.reminder_waits_since.map(At),
+            mention_counted_at: episode.mention_counted_at.map(At),
             tried_at: episode.tried_at.map(At),
             attempts_count: episode.attempts_count,
             arrived: episode.arrived.clone(),
@@ -279,6 +283,7 @@ impl EpisodeRecord {
             next_reminder_at: self.next_reminder_at.map(|at| at.0),
             remind_by: self.remind_by.map(|at| at.0),
             reminder_waits_since: self.reminder_waits_since.map(|at| at.0),
+            mention_counted_at: self.mention_counted_at.map(|at| at.0),
             tried_at: self.tried_at.map(|at| at.0),
             attempts_count: self.attempts_count,
             arrived: self.arrived.clone(),

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::{
-    At, Because, DueWord, LastMessageRecord, NeedRecord, Origin, OriginKind, PersonRecord, WaitingLinkRecord,
+    At, Because, DueWord, HeldWord, LastMessageRecord, NeedRecord, Origin, OriginKind, PersonRecord, WaitingLinkRecord,
 };
 use super::*;
 use crate::link::{
@@ -131,7 +131,7 @@ fn episode() -> BoxedStrategy<Episode> {
         option::of(at()),
         option::of(at()),
     );
-    let others = (option::of(link_id()), option::of(link_id()), any::<bool>());
+    let others = (option::of(link_id()), option::of(link_id()), any::<bool>(), option::of(at()));
     (count(), cause(), prompt, count(), times, count(), vec(text(), 0..3), others)
         .prop_map(|(number, cause, prompt, reminders_count, times, attempts_count, arrived, others)| {
             let (opened_at, observed_at, refused_at, next_reminder_at, remind_by, reminder_waits_since, tried_at) =
@@ -148,6 +148,7 @@ fn episode() -> BoxedStrategy<Episode> {
                 next_reminder_at,
                 remind_by,
                 reminder_waits_since,
+                mention_counted_at: others.3,
                 tried_at,
                 attempts_count,
                 arrived,
@@ -290,9 +291,21 @@ fn because(at: Timestamp) -> Because {
     let need = NeedRecord { episode: None, cause: None, due_at: Some(At(at)) };
     let last_message = LastMessageRecord { at: At(at), link_id: "other".to_owned(), mentioned: Some(need) };
     let waiting = vec![WaitingLinkRecord { link_id: "third".to_owned(), institution: None, need }];
-    let due = Some(DueWord::Reminder);
+    let (due, held) = (Some(DueWord::Reminder), Some(HeldWord::Pause));
     let person = Some(PersonRecord { last_message: Some(last_message), in_widget: None, waiting });
-    Because { event, from, to, at: At(at), incident: true, successor_id, person, times_corrected: true, due, origin }
+    Because {
+        event,
+        from,
+        to,
+        at: At(at),
+        incident: true,
+        successor_id,
+        person,
+        times_corrected: true,
+        due,
+        held,
+        origin,
+    }
 }
 
 proptest! {

@@ -136,6 +136,7 @@ fn because() -> Because {
         effects: Vec::new(),
         times_corrected: false,
         due: None,
+        held: None,
         link,
     };
     Because::of(&step, &event, Origin::timer(START))
