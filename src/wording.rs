@@ -39,7 +39,7 @@ pub const fn reporter(kind: OriginKind) -> &'static str {
     match kind {
         OriginKind::Webhook => "Belvo reported in a webhook",
         OriginKind::ApiError => "Belvo's API answered your application with an error",
-        OriginKind::Widget => "Belvo's widget, or your application, reported",
+        OriginKind::Widget => "Belvo's widget, relink's repair page or your application reported",
         OriginKind::Observation => "relink read the link from Belvo",
         OriginKind::Command => "An operator gave a command",
         OriginKind::InstitutionStatus => "Belvo's status page reported",
@@ -57,7 +57,7 @@ pub const fn of_due(due: DueWord) -> &'static str {
         DueWord::ConsentNotice => "The notice that the consent ends soon was due.",
         DueWord::ConsentEnd => "The consent ended.",
         DueWord::Data => "The scheduled data of the link was overdue.",
-        DueWord::Prompt => "The wait before the prompt to the user was over.",
+        DueWord::Prompt => "It was time to prompt the user, or to look again whether the prompt has to wait.",
         DueWord::Reminder => "A reminder to the user was due, because the link is still broken.",
         DueWord::Attempt => "The time for the repair, or for its proof, was over.",
         DueWord::Incident => "It was time to check whether the institution works again.",

@@ -200,7 +200,8 @@ impl RunningRelink {
         let args = RelinkArgs { url, token, ..args };
         args.url.as_deref().map_or(Ok(()), check_url)?;
         let (url, token) = match (args.url, args.token) {
-            (Some(url), Some(token)) => (url, token),
+            // A file that is given is read, so that a wrong path is noticed.
+            (Some(url), Some(token)) if args.config.is_none() => (url, token),
             (url, token) => {
                 let config = Config::load(&Sources::of_process(args.config, Vec::new()))?.config;
                 let named = config.http.named_api_tokens.iter();

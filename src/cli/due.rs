@@ -1,7 +1,9 @@
 //! What happens next with a link, as plain sentences.
 
 use super::sentences::{at, span};
-use crate::contract::{At, AttemptEndWord, DueOfLink, DueWord, PromptWord, Record, StateWord, UpdatePhaseWord};
+use crate::contract::{
+    At, AttemptEndWord, DueOfLink, DueWord, HeldWord, PromptWord, Record, StateWord, UpdatePhaseWord,
+};
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
 use crate::wording::of_cause;
@@ -20,13 +22,12 @@ pub(super) struct Around {
 /// What relink waits for. `due` is what is due for the link, the next first. For a postponed prompt, `because` of the record is best the
 /// transition that postponed it, because that one has what is known of the person.
 pub(super) fn next_steps(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
-    let due_at = due.first().map(|due| due.at.0);
     let mut steps = match record.state {
         StateWord::Removed => vec!["Nothing happens any more.".to_owned()],
-        StateWord::Unconfirmed => vec![of_unconfirmed(record, due_at, now)],
+        StateWord::Unconfirmed => vec![of_unconfirmed(record, time_of(due, DueWord::Creation), now)],
         StateWord::Valid => of_valid(record, due, around, now),
         StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due, around, now),
-        StateWord::Updating => of_updating(record, due_at, now),
+        StateWord::Updating => of_updating(record, around, now),
     };
     if record.muted && record.state != StateWord::Removed {
         let end = if around.is_adopted {
@@ -84,6 +85,7 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
             let what = match (word, around.bank_is_down) {
                 (PromptWord::Deferred, Some(false)) => "check after the incident",
                 (PromptWord::Deferred, _) => "check of the incident",
+                (_, Some(true)) => "prompt, if the bank is up,",
                 _ => "prompt",
             };
             format!("{what} {until}")
@@ -198,18 +200,22 @@ fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp)
         )];
     }
     let can_repair = Cause::from(episode.cause).user_can_act();
-    let time_of = |what| due.iter().find(|due| due.what == what).map(|due| due.at.0);
     let step = match unsent_prompt(record, around, now) {
         Some(why) => why,
         None if !can_repair => "No reminder is due, because the user cannot repair this link.".to_owned(),
-        None => reminder(record, episode.reminders_count, time_of(DueWord::Reminder), around, now),
+        None => reminder(record, episode.reminders_count, time_of(due, DueWord::Reminder), around, now),
     };
-    let incident = time_of(DueWord::Incident).map(|time| incident_check(&at(time, now)));
+    let incident = time_of(due, DueWord::Incident).map(|time| incident_check(&at(time, now)));
     let any_time = can_repair.then(|| match around.bank_is_down {
         Some(true) => "The institution is down, so the user can repair the link only when it works again.".to_owned(),
         Some(false) | None => "The user may repair the link at any time, without waiting for a message.".to_owned(),
     });
     any_time.into_iter().chain([step]).chain(incident).collect()
+}
+
+/// When this is due for the link, if it is. Another thing may be due before.
+fn time_of(due: &[DueOfLink], what: DueWord) -> Option<Timestamp> {
+    due.iter().find(|due| due.what == what).map(|due| due.at.0)
 }
 
 fn incident_check(time: &str) -> String {
@@ -248,6 +254,11 @@ pub(super) fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> 
             asked_at.0,
             until()
         ),
+        (PromptWord::Postponed, _) if around.bank_is_down == Some(true) => format!(
+            ": {}. The wait ends at {}. The institution is down now: if it is still down then, the prompt waits for it",
+            reason_of_wait(record),
+            until()
+        ),
         (PromptWord::Postponed, _) => format!(
             ": {}. The prompt is {published} at {}, if the link is still broken and no message about another link mentions it before. \
              `relink release` does not shorten this wait",
@@ -273,6 +284,13 @@ fn reason_of_wait(record: &Record) -> String {
         .and_then(|person| person.in_widget.as_ref())
         .filter(|widget| until.is_some_and(|until| until.0 <= widget.until.0));
     let opened_at = record.episode.as_ref().map(|episode| episode.opened_at.0);
+    match record.because.held {
+        Some(HeldWord::QuietHours) => return "it is a part of the day without messages (quiet hours)".to_owned(),
+        Some(HeldWord::InWidget) if widget.is_none() => {
+            return "the user holds a widget token for this link".to_owned();
+        }
+        _ => {}
+    }
     if let Some(widget) = widget {
         return format!("the same person is repairing the link {}", printable(&widget.link_id));
     }
@@ -348,10 +366,11 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
     )
 }
 
-fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+fn of_updating(record: &Record, around: Around, now: Timestamp) -> Vec<String> {
     let Some(update) = &record.update else { return Vec::new() };
-    let until = at(due_at.unwrap_or(update.until.0), now);
-    vec![match update.phase {
+    let until = at(update.until.0, now);
+    let bank = (around.bank_is_down == Some(true)).then(|| "The institution is down now.".to_owned());
+    let step = match update.phase {
         UpdatePhaseWord::WithUser => {
             format!("The user may finish the repair until {until}. If no result arrives by then, the attempt is over.")
         }
@@ -370,7 +389,8 @@ fn of_updating(record: &Record, due_at: Option<Timestamp>, now: Timestamp) -> Ve
                  failed. `recovered` is published only with that proof."
             )
         }
-    }]
+    };
+    bank.into_iter().chain([step]).collect()
 }
 
 #[cfg(test)]
@@ -407,6 +427,27 @@ mod tests {
         assert!(steps("deferred", json!({}), bank(true)).contains("the institution has an incident"));
         let over = steps("deferred", json!({}), bank(false));
         assert!(over.contains("had an incident. It is over") && over.contains("check after the incident"), "{over}");
+    }
+
+    /// The next thing that is due for a link may be another one: here, the check of the incident.
+    #[test]
+    fn an_attempt_ends_with_its_token_although_the_incident_is_checked_before() {
+        let (soon, end) = (At(NOW.after(Duration::from_secs(10))), At(NOW.after(Duration::from_secs(600))));
+        let update = json!({"phase": "with_user", "until": end, "started_at": NOW.to_string()});
+        let record = serde_json::from_value(record_for_tests("updating", json!({"update": update}))).unwrap();
+        let due = [DueOfLink { at: soon, what: DueWord::Incident }, DueOfLink { at: end, what: DueWord::Attempt }];
+        let around = Around { bank_is_down: Some(true), ..Around::default() };
+        let text = next_steps(&record, &due, around, NOW).join(" ");
+        assert!(text.contains(&format!("finish the repair until {}", end.0)), "{text}");
+        assert!(text.starts_with("The institution is down now."), "{text}");
+    }
+
+    #[test]
+    fn a_prompt_that_waits_for_its_time_waits_for_a_bank_that_is_down_too() {
+        let around = Around { bank_is_down: Some(true), ..Around::default() };
+        let text = steps("postponed", json!({}), around);
+        assert!(text.contains("if it is still down then, the prompt waits for it."), "{text}");
+        assert!(text.ends_with("prompt, if the bank is up, in 2 h") && !text.contains("is published"), "{text}");
     }
 
     #[test]

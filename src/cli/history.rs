@@ -8,13 +8,12 @@ use serde_json::Value;
 
 use super::client::{History, LastState};
 use super::due::{Around, next_steps};
+use super::held::of_omission;
 use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{
-    at, in_quotes, of_job, of_mention, of_notice, of_observed, of_omission, of_person, of_transition, word_of,
-};
+use super::sentences::{at, in_quotes, of_job, of_mention, of_notice, of_observed, of_transition, word_of};
 use crate::contract::{
     At, Because, DueOfLink, HistoryEntry, HistoryKind, Mention, Origin, OriginKind, PromptWord, Record, StateWord,
 };
@@ -197,7 +196,7 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
 }
 
 /// Whether the entry names this mention: it has counted as a message of the link.
-fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
+pub(super) fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
     let person = because(entry).and_then(|because| because.person);
     let last = person.and_then(|person| person.last_message).filter(|last| last.mentioned.is_some());
     last.is_some_and(|last| last.at == mention.at && last.link_id == mention.link_id)
@@ -297,7 +296,7 @@ fn write_transition(text: &mut String, mark: &str, because: &Because, state: &Va
     let until = state["snoozed_until"].as_str().filter(|_| event == "snooze");
     let until = until.map(|until| format!(" The time: {until}.")).unwrap_or_default();
     line(text, format_args!("        {}{until}  {DIM}{event}{DIM:#}", of_transition(because)));
-    for why in [of_omission(because, state), of_person(because, state)].into_iter().flatten() {
+    if let Some(why) = of_omission(because, state) {
         line(text, format_args!("        {why}"));
     }
     write_evidence(text, &because.origin);

@@ -20,6 +20,7 @@ mod dead_letters;
 mod doctor;
 mod due;
 mod examples;
+mod held;
 mod history;
 mod institutions;
 mod links;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::client::History;
+use super::held::{counts_mention, what_was_due};
 use super::history::{Known, because, evidence, time_of};
 use super::output::{BOLD, DIM, line};
-use super::sentences::{at, counted_as, of_action, of_notice, of_transition};
+use super::sentences::{at, of_action, of_notice, of_transition};
 use crate::contract::{
     At, Because, CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, NeedRecord, PromptWord,
 };
@@ -150,8 +151,9 @@ fn mentions_of(history: &History, episode: u32) -> BTreeMap<(At, String), &'stat
         let Some(because) = because(entry) else { continue };
         let last = because.person.as_ref().and_then(|person| person.last_message.as_ref());
         let is_of_episode = |need: &NeedRecord| need.episode == Some(episode);
-        if let Some(last) = last.filter(|last| last.mentioned.as_ref().is_some_and(is_of_episode)) {
-            found.entry((last.at, printable(&last.link_id))).or_insert_with(|| counted_as(&because));
+        let last = last.filter(|last| last.mentioned.as_ref().is_some_and(is_of_episode));
+        if let Some(last) = last.filter(|_| counts_mention(&because, &entry.body)) {
+            found.insert((last.at, printable(&last.link_id)), what_was_due(&because));
         }
     }
     found
@@ -175,8 +177,10 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
         let at = time_of(entry);
         line(text, format_args!("  relink would have prompted the user at {at}: {}; it only observed.", asked(entry)));
     }
+    let mentions = mentions_of(history, episode);
+    let is_mention = |what: &str| mentions.values().any(|counts_as| *counts_as == what);
     match prompts.as_slice() {
-        [] if !observed.is_empty() => {}
+        [] if !observed.is_empty() || is_mention("the prompt") => {}
         [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
         [once] => line(text, format_args!("  The user was prompted once, at {}: {}.", time_of(once), asked(once))),
         [.., last] => {
@@ -184,7 +188,6 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
             line(text, format_args!("  The user was prompted {count} times, at {times}: {}.", asked(last)));
         }
     }
-    let mentions = mentions_of(history, episode);
     for ((At(at), other), what) in &mentions {
         line(
             text,
@@ -194,13 +197,10 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
         );
     }
     let Some(last) = reminders.last() else {
-        return match (observed.is_empty(), mentions.is_empty()) {
-            (true, true) => line(text, format_args!("  The user has not been reminded.")),
-            (true, false) => {
-                line(text, format_args!("  The user has not been reminded by a message about this link itself."))
-            }
-            (false, _) => {}
-        };
+        if observed.is_empty() && !is_mention("the reminder") {
+            line(text, format_args!("  The user has not been reminded."));
+        }
+        return;
     };
     // A reminder asks for what is wrong then, which may be another thing than in the prompt.
     let is_other = prompts.last().is_none_or(|prompt| prompt.body["action"] != last.body["action"]);
@@ -245,14 +245,14 @@ mod tests {
         let prompt = notice(1, "update_required", "2023-11-14T22:13:20.000Z", action);
         let last = json!({"link_id": "b", "at": "2023-11-15T22:13:20.000Z", "mentioned": {"episode": 1}});
         let because = json!({"event": "deadline_passed", "from": "invalid", "to": "invalid", "at": "2023-11-15T22:14:00.000Z",
-            "due": "reminder", "origin": {"kind": "timer", "received_at": "2023-11-15T22:14:00.000Z"},
+            "due": "reminder", "held": "mentioned", "origin": {"kind": "timer", "received_at": "2023-11-15T22:14:00.000Z"},
             "person": {"last_message": last}});
         let mut state = notice(2, "", "2023-11-15T22:14:00.000Z", json!({"because": because}));
         state.kind = HistoryKind::State;
         let text = shown(vec![prompt, state]);
         let mention = "about the link b at 2023-11-15T22:13:20.000Z mentioned this link, and counts as the reminder.";
         assert!(text.contains(mention), "{text}");
-        assert!(text.contains("not been reminded by a message about this link itself"), "{text}");
+        assert!(!text.contains("not been reminded"), "{text}");
     }
 
     #[test]

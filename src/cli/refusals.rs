@@ -23,6 +23,10 @@ pub(super) fn of_refused(body: &Value) -> String {
         (Some(origin), Some(command)) if origin.kind == OriginKind::Command => {
             format!("{} It changed nothing: {why}.", commanded_by(&origin, command))
         }
+        // Only compared: relink may publish this, and an application too.
+        (Some(_), Some("superseded")) => {
+            format!("relink, or your application, named a newer link of the same user. Nothing changed: {why}.")
+        }
         (origin, event) => {
             let who = origin.as_ref().map_or_else(|| "relink received a message".to_owned(), reporter_of);
             let what = event.map(|event| format!(": {}", of_event_named(event))).unwrap_or_default();

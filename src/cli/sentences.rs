@@ -5,7 +5,8 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use crate::contract::{At, Because, DueWord, Mention, NoticeName, Origin, OriginKind, StateWord};
+use super::held::what_was_due;
+use crate::contract::{At, Because, Mention, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{EventName, StateName, Timestamp};
 use crate::printable::{printable, shortened};
 use crate::wording::{of_due, of_event, reporter};
@@ -48,34 +49,6 @@ pub(super) fn of_transition(because: &Because) -> String {
     }
 }
 
-/// What the transition did not do, and why, as a sentence. `None`: there is nothing to say.
-pub(super) fn of_omission(because: &Because, state: &Value) -> Option<String> {
-    let is_broken = matches!(because.to, StateWord::Invalid | StateWord::TokenRequired);
-    if is_broken && because.from != StateWord::Valid && because.event == EventName::DataArrived.as_str() {
-        let why = "This does not show that the link works again: the data may be older than the outage.";
-        return Some(why.to_owned());
-    }
-    let episode = &state["episode"];
-    let text = |field: &str| episode[field].as_str();
-    let is_new = because.from != because.to || because.due == Some(DueWord::Prompt);
-    if is_broken && is_new && text("prompt") == Some("deferred") {
-        let until = text("prompt_deferred_until").unwrap_or("?");
-        return Some(match text("prompt_asked_at") {
-            None => {
-                format!("The institution has an incident, so the prompt to the user waits, until a check at {until}.")
-            }
-            Some(_) => {
-                format!("Before the prompt, relink asks Belvo whether the link works again, until {until} at most.")
-            }
-        });
-    }
-    let waits = because.due == Some(DueWord::Reminder) && text("reminder_waits_since").is_some();
-    (waits && because.incident).then(|| {
-        let until = text("next_reminder_at").unwrap_or("?");
-        format!("The institution has an incident, so the reminder waits, until a check at {until}.")
-    })
-}
-
 /// The last message about another link of the same person that mentioned this one.
 pub(super) fn of_mention(mention: &Mention, now: Timestamp) -> String {
     format!(
@@ -85,7 +58,7 @@ pub(super) fn of_mention(mention: &Mention, now: Timestamp) -> String {
     )
 }
 
-/// Why a message to the user was postponed or counted, as a sentence, from the state after the transition. `None` if it was sent, or none was
+/// For messages of an older relink, which do not say why: why a message to the user was postponed or counted, as a sentence, from the state after the transition. `None` if it was sent, or none was
 /// due. Other links are looked up only for a message that this link alone may have.
 pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
     let is_sent = state["messaged"]["at"].as_str() == Some(&because.at.0.to_string());
@@ -111,7 +84,7 @@ pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
     });
     let (link, at) = (&last.link_id, last.at.0);
     Some(if is_same {
-        let what = counted_as(because);
+        let what = what_was_due(because);
         format!(
             "The message to the same person about the link {link} at {at} mentioned this link. It counts as {what}, so no other one is sent."
         )
@@ -120,17 +93,6 @@ pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
             "The same person got a message about the link {link} at {at}, so this message is postponed to the end of the reminder pause."
         )
     })
-}
-
-/// As what a message about another link counts, if this transition has counted it.
-pub(super) fn counted_as(because: &Because) -> &'static str {
-    match because.due {
-        Some(DueWord::Reminder) => "the reminder",
-        Some(DueWord::ConsentNotice | DueWord::ConsentEnd) => "the notice that the consent ends soon",
-        // A message of an older relink.
-        None if because.origin.kind == OriginKind::Timer => "the message about this link",
-        Some(_) | None => "the prompt",
-    }
 }
 
 /// Who gave a command. Both names are shown escaped, because they come from outside.
@@ -208,7 +170,7 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
                 "timed_out" => "the attempt had no result in time",
                 other => other,
             };
-            format!("reported that the attempt failed: {end}. The user gets no second prompt for it")
+            format!("reported that the attempt failed: {end}. The user gets no second prompt for it, only reminders")
         }
         NoticeName::Superseded => {
             format!("reported that the user does not have to repair this link: the newer link {} works", text("by"))
@@ -258,7 +220,7 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
             format!("reported that the institution is down, since {}: there is nothing to do now", text("since"))
         }
         NoticeName::InstitutionRestored => match text("action") {
-            "none" => "reported that the institution works again: this message asks the user for nothing".to_owned(),
+            "none" => "reported that the institution works again, at least for this link: this message asks the user for nothing".to_owned(),
             action => format!("reported that the institution works again: {}{}", of_action(action), others(body)),
         },
         NoticeName::Removed => {

@@ -137,6 +137,8 @@ pub(super) fn public(stored: &StoredLink) -> Result<Record, Problem> {
 fn unknown_link(id: &LinkId) -> Problem {
     Problem::new(
         Kind::NotFound,
-        format!("relink does not know the link {id}; it becomes known with its first webhook or API error."),
+        format!(
+            "relink does not know the link {id}; it becomes known with the first webhook or API error that changes its state."
+        ),
     )
 }

@@ -105,15 +105,15 @@ fn a_transition_says_what_it_did_not_do_and_why() {
     assert!(data.contains("does not show that the link works again: the data may be older than the outage"), "{data}");
     let until = "2023-11-16T01:13:20.000Z";
     let waits = json!({"reminder_waits_since": "2023-11-15T22:13:20.000Z", "next_reminder_at": until});
-    let reminder = shown(json!({"due": "reminder", "incident": true}), waits);
+    let reminder = shown(json!({"due": "reminder", "held": "incident"}), waits);
     assert!(reminder.contains(&format!("so the reminder waits, until a check at {until}")), "{reminder}");
     assert!(reminder.contains("Reminder 2 has been due since 2023-11-15T22:13:20.000Z. "), "{reminder}");
     let deferred = json!({"prompt": "deferred", "prompt_deferred_until": until});
-    let prompt = shown(json!({"due": "prompt", "incident": true}), deferred.clone());
-    assert!(prompt.contains("The wait before the prompt to the user was over."), "{prompt}");
-    assert!(prompt.contains(&format!("so the prompt to the user waits, until a check at {until}")), "{prompt}");
+    let prompt = shown(json!({"due": "prompt", "held": "incident"}), deferred.clone());
+
+    assert!(prompt.contains(&format!("so the prompt waits, until a check at {until}")), "{prompt}");
     let command = shown(json!({"event": "mute", "due": null}), deferred);
-    assert!(!command.contains("so the prompt to the user waits"), "the wait is older: {command}");
+    assert!(!command.contains("so the prompt waits"), "the wait is older: {command}");
 }
 
 #[test]

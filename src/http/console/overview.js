@@ -91,10 +91,10 @@ function readyTile(ready) {
 function incidents(open) {
   if (open.length === 0) return null;
   return h("section", { class: "card warn" }, h("h2", {}, "Incidents now"),
-    h("p", { class: "soft" }, "Many links of the institution failed together. Prompts of its users wait until the incident ends."),
+    h("p", { class: "soft" }, "An institution is down. Prompts of its users wait until the incident ends."),
     h("ul", {}, open.map((incident) => h("li", {},
       h("a", { href: address(["links"], { institution: incident.institution }) }, incident.institution),
-      " since ", when(incident.began_at), `; ${number(incident.links_count)} ${incident.links_count === 1 ? "link" : "links"} had failed when it began. `,
+      " since ", when(incident.began_at), incident.links_count > 0 ? `; ${number(incident.links_count)} ${incident.links_count === 1 ? "link" : "links"} had failed when it began. ` : ". ",
       h("a", { href: address(["held"], { institution: incident.institution }), "aria-label": `Held prompts of ${incident.institution}` }, "Held prompts")))));
 }
 

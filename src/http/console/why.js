@@ -14,7 +14,7 @@ const NOTICES = {
   data_available: "New data is at Belvo",
   consent_expiring: "The consent ends soon",
   institution_down: "The bank is down. There is nothing to do now",
-  institution_restored: "The bank works again",
+  institution_restored: "The bank works again, at least for this link",
   removed: "The link is removed",
   creation_unfinished: "The creation of the link was not finished. For your application, not for the user",
   superseded: "The user has connected the bank anew. Do not ask about this link any more",
@@ -115,7 +115,7 @@ function ofValid(link) {
   return steps.length > 0 ? steps : [{ text: "Nothing is due. relink waits for the next message about the link." }];
 }
 
-function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt }) {
+function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt, due, institution_down_since: isDown }) {
   if (!episode) return [];
   if (episode.superseded_by) return [{ text: `The user is not asked any more, because the link ${episode.superseded_by} of the same user works.` }];
   // Whatever else keeps the prompt back, the mute does too.
@@ -125,15 +125,17 @@ function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt }
   if (["deferred", "waiting"].includes(episode.prompt)) {
     return episode.prompt_asked_at
       ? [{ text: "The user has not been prompted. relink has asked Belvo whether the link works again, and waits for the answer until", at: until }]
-      : [{ text: "The user has not been prompted, because many links of the institution failed together. relink checks again", at: until }];
+      : [{ text: "The user has not been prompted, because the institution has an incident. relink checks again", at: until }];
   }
+  if (episode.prompt === "postponed" && isDown) return [{ text: "The user has not been prompted, because the person got a message a short time before, or it is a part of the day without messages. The institution is down too. relink looks again", at: until }];
   if (episode.prompt === "postponed") return [{ text: "The user has not been prompted, because the person got a message a short time before, or it is a part of the day without messages. The prompt is published", at: until }];
   if (episode.prompt === "unidentified") return [{ text: "The user has not been prompted, because relink asks Belvo first whose link it is. The prompt is published, if the link is still broken, at the latest", at: until }];
   // `nextSteps` adds that the link is muted.
   if (muted) return [];
-  const at = dueAt ?? [episode.next_reminder_at, episode.next_reminder_at && snoozedUntil].filter(Boolean).sort().at(-1);
+  const at = due?.find(({ what }) => what === "reminder")?.at ?? dueAt ?? [episode.next_reminder_at, episode.next_reminder_at && snoozedUntil].filter(Boolean).sort().at(-1);
   const reminder = `Reminder ${(episode.reminders_count ?? 0) + 1}`;
   if (at && episode.reminder_waits_since && !snoozedUntil) return [{ text: `${reminder} is due and waits: the bank has an incident, or the user may not get a message yet. relink looks again`, at }];
+  if (at && isDown) return [{ text: `${reminder} is due. It waits if the institution is still down then`, at }];
   return at ? [{ text: `${reminder} is published, unless the link works again before`, at }]
     : [{ text: "No reminder is due. relink waits until the user repairs the link." }];
 }

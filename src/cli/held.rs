@@ -1,0 +1,158 @@
+//! Why a message to the user was not sent, and other things that a transition did not do, as plain sentences.
+
+use serde_json::Value;
+
+use super::sentences::of_person;
+use crate::contract::{Because, DueWord, HeldWord, OriginKind, StateWord};
+use crate::link::EventName;
+use crate::printable::printable;
+
+/// What the transition did not do, and why, as a sentence. `None`: there is nothing to say. `state` is the state after it.
+pub(super) fn of_omission(because: &Because, state: &Value) -> Option<String> {
+    let is_broken = matches!(because.to, StateWord::Invalid | StateWord::TokenRequired | StateWord::Updating);
+    let was_broken = !matches!(because.from, StateWord::Valid | StateWord::Unconfirmed);
+    if is_broken && was_broken && because.event == EventName::DataArrived.as_str() {
+        return Some("This does not show that the link works again: the data may be older than the outage.".to_owned());
+    }
+    match because.held {
+        Some(held) => Some(of_held(held, because, state)),
+        // A message of an older relink has only what was known of the person.
+        None => of_person(because, state),
+    }
+}
+
+fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
+    let what = what_was_due(because);
+    let until = match because.to {
+        StateWord::Valid => &state["consent"]["postponed_until"],
+        _ if because.due == Some(DueWord::Reminder) => &state["episode"]["next_reminder_at"],
+        _ => &state["episode"]["prompt_deferred_until"],
+    };
+    let until = until.as_str().unwrap_or("?");
+    let person = because.person.as_ref();
+    let last = person.and_then(|person| person.last_message.as_ref());
+    match held {
+        HeldWord::Incident => format!("The institution has an incident, so {what} waits, until a check at {until}."),
+        HeldWord::Answer => format!("Before {what}, relink asks Belvo whether the link works again."),
+        HeldWord::Unidentified => format!(
+            "relink has never read the link, so before {what} it asks Belvo whose link it is, until {until} at most."
+        ),
+        HeldWord::QuietHours => {
+            format!("It was a part of the day without messages (quiet hours), so {what} waits until {until}.")
+        }
+        HeldWord::Pause => {
+            let own_at = state["messaged"]["at"].as_str();
+            let last = last.filter(|last| own_at.is_none_or(|own_at| *last.at.0.to_string() > *own_at));
+            let message = match (last, own_at) {
+                (Some(last), _) => {
+                    format!(
+                        "The same person got a message about the link {} at {}",
+                        printable(&last.link_id),
+                        last.at.0
+                    )
+                }
+                (None, Some(own_at)) => format!("The user got a message about this link at {own_at}"),
+                (None, None) => "The person got a message a short time before".to_owned(),
+            };
+            format!("{message}, so {what} waits for the end of the reminder pause, until {until}.")
+        }
+        HeldWord::InWidget => match person.and_then(|person| person.in_widget.as_ref()) {
+            Some(widget) => format!(
+                "The same person is repairing the link {} (the widget token expires at {}), so {what} waits.",
+                printable(&widget.link_id),
+                widget.until.0
+            ),
+            None => format!("The user is in the widget already, so {what} waits for the end of that attempt."),
+        },
+        HeldWord::Muted => format!("The link is muted, so {what} waits for `unmute`."),
+        HeldWord::Superseded => format!("A newer link of the same user works, so {what} is not sent."),
+        HeldWord::Mentioned => match last {
+            Some(last) => format!(
+                "The message to the same person about the link {} at {} mentioned this link. It counts as {what}, so no other one is sent.",
+                printable(&last.link_id),
+                last.at.0
+            ),
+            None => format!("The last message to the person mentioned this link. It counts as {what}."),
+        },
+    }
+}
+
+/// The message to the user that was due: as what a message about another link counts, if the transition has counted it.
+pub(super) fn what_was_due(because: &Because) -> &'static str {
+    match because.due {
+        Some(DueWord::Reminder) => "the reminder",
+        _ if because.to == StateWord::Valid => "the notice that the consent ends soon",
+        // A message of an older relink.
+        None if because.origin.kind == OriginKind::Timer => "the message about this link",
+        Some(_) | None => "the prompt",
+    }
+}
+
+/// Whether the transition has counted a message about another link as one about this link.
+pub(super) fn counts_mention(because: &Because, state: &Value) -> bool {
+    match because.held {
+        Some(held) => held == HeldWord::Mentioned,
+        // A message of an older relink does not say it.
+        None => {
+            because.origin.kind == OriginKind::Timer
+                && because.due.is_none()
+                && state["messaged"]["at"].as_str() != Some(&because.at.0.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn because(fields: Value) -> Because {
+        let mut because = json!({"event": "deadline_passed", "from": "invalid", "to": "invalid", "at": "2023-11-15T22:14:00.000Z",
+            "due": "reminder", "origin": {"kind": "timer", "received_at": "2023-11-15T22:14:00.000Z"}});
+        because.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        serde_json::from_value(because).unwrap()
+    }
+
+    #[test]
+    fn each_reason_has_its_sentence() {
+        let state = json!({"episode": {"next_reminder_at": "2023-11-16T08:00:00.000Z", "prompt_deferred_until": "2023-11-15T22:24:00.000Z"},
+            "consent": {"postponed_until": "2023-11-17T08:00:00.000Z"}, "messaged": {"at": "2023-11-15T20:00:00.000Z"}});
+        let words = [
+            "incident",
+            "answer",
+            "unidentified",
+            "pause",
+            "quiet_hours",
+            "in_widget",
+            "muted",
+            "superseded",
+            "mentioned",
+        ];
+        let other = json!({"last_message": {"link_id": "b", "at": "2023-11-15T21:00:00.000Z"}});
+        let mut all = String::new();
+        for word in words {
+            for more in [
+                json!({}),
+                json!({"due": "prompt"}),
+                json!({"to": "valid", "due": "consent_notice"}),
+                json!({"person": other}),
+            ] {
+                let mut fields = more;
+                fields["held"] = json!(word);
+                all += &format!("{}\n", of_omission(&because(fields), &state).unwrap());
+            }
+        }
+        insta::assert_snapshot!(all);
+        assert_eq!(of_omission(&because(json!({})), &state), None, "it was sent");
+    }
+
+    #[test]
+    fn data_in_an_outage_shows_nothing_about_the_link() {
+        let text = of_omission(&because(json!({"event": "data_arrived", "due": null})), &json!({})).unwrap();
+        assert!(text.contains("the data may be older than the outage"), "{text}");
+        for first in [json!({"event": "data_arrived", "from": "valid", "to": "valid"}), json!({"event": "mute"})] {
+            assert_eq!(of_omission(&because(first), &json!({})), None);
+        }
+    }
+}
