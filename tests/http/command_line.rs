@@ -385,7 +385,7 @@ async fn a_command_waits_for_its_result() {
         }
     };
     let bench = Bench::new().await;
-    let output = command(&bench, &["verify"], refused("cannot_verify", Some("valid"))).await;
+    let output = command(&bench, &["verify"], refused("creation_only", Some("valid"))).await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!output.status.success() && text == "verify: nothing has changed: no \\u{1b}keys\n", "{text}");
 
