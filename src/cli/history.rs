@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::client::{History, LastState};
 use super::due::{Around, next_steps};
-use super::held::of_omission;
+use super::held::{counts_mention, of_omission};
 use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
@@ -195,10 +195,11 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     }
 }
 
-/// Whether the entry names this mention: it has counted as a message of the link.
+/// Whether the entry has counted this mention as a message about the link.
 pub(super) fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
-    let person = because(entry).and_then(|because| because.person);
-    let last = person.and_then(|person| person.last_message).filter(|last| last.mentioned.is_some());
+    let Some(because) = because(entry).filter(|because| counts_mention(because, &entry.body)) else { return false };
+    let last = because.person.as_ref().and_then(|person| person.last_message.as_ref());
+    let last = last.filter(|last| last.mentioned.is_some());
     last.is_some_and(|last| last.at == mention.at && last.link_id == mention.link_id)
 }
 
