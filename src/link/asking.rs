@@ -155,12 +155,16 @@ impl TransitionBuilder<'_> {
             return self.inform_of_unsupported(episode);
         }
         // A mention of the outage is its prompt, however long the user may get no message of its own.
-        let latest = episode.opened_at.after(self.policy.reminder_pause());
+        let latest = episode.remind_by.unwrap_or(self.now.after(self.policy.reminder_pause()));
         let turn = self.turn(|need, _at| need.is_of(episode), latest);
         episode.prompt = match turn {
             Turn::After { until, .. } => Prompt::Postponed { until },
             Turn::Now | Turn::Mentioned => Prompt::Sent,
         };
+        if matches!(turn, Turn::After { reason: Held::InWidget, .. }) {
+            // Another widget after this one must not postpone it for ever.
+            episode.remind_by = Some(latest);
+        }
         if episode.prompt == Prompt::Sent {
             episode.start_reminders(self.now, self.policy);
         }

@@ -28,8 +28,8 @@ pub struct Episode {
     pub reminders_count: u32,
     /// When the next reminder is due. `None`: all reminders of the policy have been sent.
     pub next_reminder_at: Option<Timestamp>,
-    /// The latest time to which failed attempts, and the widget of another link of the person, may postpone the next
-    /// reminder. `None`: neither has postponed it yet.
+    /// The latest time to which failed attempts, and a widget that the person uses, may postpone the next message: the
+    /// prompt or a reminder. `None`: neither has postponed it yet.
     pub remind_by: Option<Timestamp>,
     /// Since when the next reminder is due and waits, for the end of an incident or for the turn of its user. `None`: it is not due yet, or
     /// it has got a new time since then.
@@ -116,10 +116,12 @@ impl Episode {
         self.observed_at.unwrap_or(self.opened_at)
     }
 
-    /// Schedules the first reminder. The policy counts from the prompt, which may be days after the opening of the episode.
+    /// Schedules the first reminder, which is at least a pause after the prompt. The policy counts from the prompt, which may be days after
+    /// the opening of the episode.
     pub(super) fn start_reminders(&mut self, now: Timestamp, policy: &Policy) {
         (self.remind_by, self.reminder_waits_since) = (None, None);
-        self.next_reminder_at = policy.reminder_distance(self.reminders_count).map(|distance| now.after(distance));
+        let distance = policy.reminder_distance(self.reminders_count);
+        self.next_reminder_at = distance.map(|distance| now.after(distance.max(policy.reminder_pause())));
     }
 
     /// Counts a sent reminder and schedules the next one. The distances between the reminders are those of the policy. A reminder that

@@ -14,7 +14,7 @@
 
 use super::builder::TransitionBuilder;
 use super::person::has_message;
-use super::{Effect, Event, InstitutionNotices, Link, Notice, Prompt, State, Timestamp};
+use super::{Effect, Event, Held, InstitutionNotices, Link, Notice, Prompt, State, Timestamp};
 
 /// An outage of the institution that was announced for the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,8 @@ impl TransitionBuilder<'_> {
         let episode = state.episode().cloned();
         let is_prompted =
             episode.as_ref().is_some_and(|episode| episode.prompt == Prompt::Sent && episode.cause.user_can_act());
-        let asks = is_prompted && !has_message(&self.effects);
+        // A message of this moment asks the user, about this link or about another one that mentions it.
+        let asks = is_prompted && !has_message(&self.effects) && self.held != Some(Held::Mentioned);
         if asks && let Some(episode) = state.episode_mut() {
             // The user is asked now, so no reminder follows at once, and no message about another link of the person.
             episode.pause_reminders(self.now, self.policy);

@@ -23,4 +23,5 @@ mod scene;
 mod superseded;
 mod table;
 mod traps;
+mod turns;
 mod world;

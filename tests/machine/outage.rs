@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Input, InstitutionNotices, Notice, PolicySettings, Prompt, Refusal, State,
-    StateName, Status, Timestamp,
+    Breakage, Cause, Command, Effect, Event, Held, Input, InstitutionNotices, Notice, PolicySettings, Prompt, Refusal,
+    State, StateName, Status, Timestamp,
 };
 
 use crate::histories::history;
@@ -271,7 +271,8 @@ proptest! {
                         let is_message = |notice: &Notice| matches!(notice, Notice::UpdateRequired | Notice::Reminder { .. } | Notice::ConsentExpiring { .. });
                         let is_asked = notices(step).any(is_message);
                         let prompted = step.link.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent && episode.cause.user_can_act());
-                        prop_assert_eq!(*asks, prompted && !is_asked);
+                        let is_mentioned = step.held == Some(Held::Mentioned);
+                        prop_assert_eq!(*asks, prompted && !is_asked && !is_mentioned);
                         prop_assert!(!asks || step.link.messaged.as_ref().is_some_and(|message| message.at == step.at));
                         let waits = matches!(&step.link.state, State::Invalid { episode } | State::TokenRequired { episode }
                             if matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Postponed { .. } | Prompt::Unidentified { .. }));

@@ -11,7 +11,7 @@ use relink::link::{
     Prompt, State, Status, Timestamp, UpdatePhase,
 };
 
-use crate::family::Family;
+use crate::family::{Family, Message};
 use crate::scene::rejected;
 use crate::world::{DAY, HOUR, MINUTE, START, shift};
 
@@ -81,7 +81,7 @@ fn widget_wait_end(before: &Link, notice: &Notice, pause: Duration) -> Option<Ti
             episode.remind_by.or(episode.next_reminder_at.map(|due_at| due_at.after(pause)))
         }
         Notice::ConsentExpiring { due_at, rung } => due_at.zip(*rung).map(|(at, rung)| at.before(rung).after(pause)),
-        _ => episode.map(|episode| episode.opened_at.after(pause)),
+        _ => episode.map(|episode| episode.remind_by.unwrap_or(Timestamp::LATEST)),
     }
 }
 
@@ -105,7 +105,11 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
     let pause = family.policy.settings().reminder_pause;
     for (number, message) in family.messages.iter().enumerate().skip(known) {
         if matches!(message.notice, Notice::InstitutionRestored { .. }) {
-            // relink has promised it. Messages after it wait for the pause.
+            // relink has promised it. Messages after it wait for the pause. It asks for nothing that a message of this moment asks for.
+            let about = family.links[message.about].id.as_str();
+            let asks_too = |one: &&Message| one.at == message.at && one.mentioned.iter().any(|(id, _)| id == about);
+            let earlier = family.messages[..number].iter().find(asks_too);
+            prop_assert!(earlier.is_none(), "{message:?} {earlier:?}");
             continue;
         }
         let earlier = family.messages[..number].iter().map(|earlier| earlier.at).max();
@@ -195,7 +199,7 @@ proptest! {
     }
 }
 
-fn person_with(count: usize) -> Family {
+pub(crate) fn person_with(count: usize) -> Family {
     Family::new(PolicySettings { can_verify: true, ..PolicySettings::default() }, count)
 }
 
@@ -214,31 +218,6 @@ fn a_second_link_that_breaks_is_in_the_next_message() {
     assert!(matches!(family.messages[1].notice, Notice::Reminder { number: 1 }));
     // Its own reminders go on a pause later.
     assert!(family.links[1].deadline(&family.policy) >= Some(shift(START, 2 * DAY)));
-}
-
-/// The first reminder may be due before the end of the pause after the message that counted as the prompt.
-#[test]
-fn a_mention_counts_once() {
-    let hours = |hours: u64| Duration::from_secs(hours * 3600);
-    let settings =
-        PolicySettings { can_verify: true, reminders: vec![hours(1), hours(48)], ..PolicySettings::default() };
-    let mut family = Family::new(settings, 2);
-    family.receive(0, rejected());
-    family.wait(HOUR);
-    family.receive(1, rejected());
-    let counted = |family: &Family| {
-        let episode = family.links[1].state.episode().unwrap();
-        (episode.prompt, episode.reminders_count)
-    };
-    while counted(&family) != (Prompt::Sent, 0) {
-        family.pass_deadline(0);
-    }
-    assert_eq!((family.sent(), family.now), (vec![(0, 0), (0, 1)], shift(START, DAY)), "the mention is the prompt");
-    while family.now < shift(START, 2 * DAY) {
-        assert_eq!(counted(&family), (Prompt::Sent, 0), "at {}", family.now);
-        family.pass_deadline(0);
-    }
-    assert_eq!((counted(&family), family.messages.len()), ((Prompt::Sent, 1), 3));
 }
 
 #[test]

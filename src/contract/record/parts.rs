@@ -54,7 +54,7 @@ pub struct EpisodeRecord {
     pub reminders_count: u32,
     /// When the next reminder is due.
     pub next_reminder_at: Option<At>,
-    /// The latest time to which failed attempts may postpone the next reminder.
+    /// The latest time to which failed attempts, and a widget that the person uses, may postpone the prompt or the next reminder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remind_by: Option<At>,
     /// Since when the next reminder is due and waits: the institution is down, the user got another message, or the user is in the widget.
