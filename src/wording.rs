@@ -39,7 +39,7 @@ pub const fn reporter(kind: OriginKind) -> &'static str {
     match kind {
         OriginKind::Webhook => "Belvo reported in a webhook",
         OriginKind::ApiError => "Belvo's API answered your application with an error",
-        OriginKind::Widget => "Belvo's widget, relink's repair page or your application reported",
+        OriginKind::Widget => "A report of Belvo's widget, of relink's repair page or of your application",
         OriginKind::Observation => "relink read the link from Belvo",
         OriginKind::Command => "An operator gave a command",
         OriginKind::InstitutionStatus => "Belvo's status page reported",

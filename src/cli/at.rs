@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{History, RelinkArgs, RunningRelink};
-use super::history::{because, evidence, printable_history, time_of};
+use super::held::of_omission;
+use super::history::{because, began_wait, evidence, printable_history, time_of};
 use super::links::headline_at;
 use super::moment::Moment;
 use super::outages::{beginning, messages_to_user};
@@ -141,8 +142,11 @@ fn known(text: &mut String, history: &History, (state, earlier, next): &Known<'_
             (Some(PromptWord::Muted), Some(_)) => Some("the user had connected the bank anew"),
             (prompt, _) => prompt.and_then(of_waiting),
         };
-        if let Some(reason) = waiting {
-            line(text, format_args!("  The prompt had not been published: {reason}."));
+        let began = began_wait(&until_then.entries, &record).filter(|began| began.held.is_some());
+        match (began.and_then(|began| of_omission(&began, &state.body)), waiting) {
+            (Some(reason), _) => line(text, format_args!("  The prompt had not been published. {reason}")),
+            (None, Some(reason)) => line(text, format_args!("  The prompt had not been published: {reason}.")),
+            (None, None) => {}
         }
     }
     if record.muted {

@@ -58,7 +58,7 @@ fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
         }
         HeldWord::InWidget => match person.and_then(|person| person.in_widget.as_ref()) {
             Some(widget) => format!(
-                "The same person is repairing the link {} (the widget token expires at {}), so {what} waits.",
+                "The same person is repairing the link {} (the widget token expires at {}), so {what} waits until {until}.",
                 printable(&widget.link_id),
                 widget.until.0
             ),

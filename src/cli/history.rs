@@ -204,7 +204,7 @@ pub(super) fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
 }
 
 /// The transition that postponed the prompt of this record to its present time. Later ones, such as a command, say nothing about the reason.
-fn began_wait(entries: &[HistoryEntry], record: &Record) -> Option<Because> {
+pub(super) fn began_wait(entries: &[HistoryEntry], record: &Record) -> Option<Because> {
     let wait_of = |record: &Record| {
         let episode = record.episode.as_ref().filter(|episode| episode.prompt == Some(PromptWord::Postponed))?;
         Some((episode.number, episode.prompt_deferred_until?))

@@ -9,7 +9,7 @@ use strum::VariantArray as _;
 
 use super::client::{History, RelinkArgs, RunningRelink, Situation, mention_in};
 use super::due::{Around, next_in_short, next_steps};
-use super::history::{is_of_mention, last_command, printable_history};
+use super::history::{began_wait, is_of_mention, last_command, printable_history};
 use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
 use super::outages::messages_to_user;
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
@@ -258,7 +258,10 @@ fn messages(text: &mut String, episode: &EpisodeRecord, known: &Known) {
 
 /// One link in plain sentences.
 fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> {
-    let (record, due) = super::client::record_of(link)?;
+    let (mut record, due) = super::client::record_of(link)?;
+    if let Some(began) = known.history.as_ref().and_then(|history| began_wait(&history.entries, &record)) {
+        record.because = began;
+    }
     let mut text = String::new();
     headline(&mut text, &record);
     line(&mut text, format_args!("{}", of_state(record.state)));

@@ -39,7 +39,7 @@ pub(super) fn of_refused(body: &Value) -> String {
 pub(super) fn why_refused(body: &Value) -> &str {
     let detail = body["detail"].as_str().unwrap_or("?");
     if body["reason"] == "nothing_held" {
-        return "no prompt of this link waits for the end of a mute or of an incident; `relink show` has what it waits for";
+        return "no prompt of this link waits for the end of a mute or of an incident; `relink show` says what it waits for";
     }
     if body["reason"] == "cannot_verify" {
         return "relink has no keys of Belvo's API, so it cannot ask (RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID, RELINK_BELVO_SECRET_PASSWORD)";

@@ -52,9 +52,9 @@ pub(super) fn of_transition(because: &Because) -> String {
 /// The last message about another link of the same person that mentioned this one.
 pub(super) fn of_mention(mention: &Mention, now: Timestamp) -> String {
     format!(
-        "At {}, a message to the same user about the link {} mentioned this one too.",
-        at(mention.at.0, now),
-        printable(&mention.link_id)
+        "The last message to the same user that mentioned this link too was about the link {}, at {}.",
+        printable(&mention.link_id),
+        at(mention.at.0, now)
     )
 }
 
