@@ -15,6 +15,10 @@ const BROKEN: [StateName; 3] = [StateName::Invalid, StateName::TokenRequired, St
 /// A job may arrive some milliseconds before the store has the commit that contains it.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a job waits for the commit that contains it. After that, the commit is lost: NATS may lose the end of a stream when its host
+/// crashes, and the job was delivered before.
+const STEP_WAIT: Duration = Duration::from_secs(4 * 3600);
+
 /// The links that relink knows, and the policy by which they are compared.
 #[derive(Clone)]
 pub struct KnownLinks {
@@ -29,10 +33,11 @@ impl KnownLinks {
         self.store.get(id)?.map(|stored| stored.link()).transpose()
     }
 
-    /// The link, if the store has the step of `asked_at` already. An earlier state has neither the proof nor the keys.
+    /// The link, if the store has the step of `asked_at` already, or never will. An earlier state has neither the proof nor the keys.
     fn get_after(&self, id: &LinkId, asked_at: Timestamp, now: Timestamp) -> Result<Option<Link>, StoreError> {
         // A time in the future is one of a clock that was wrong; it may have been corrected since.
-        Ok(self.get(id)?.filter(|link| link.updated_at >= asked_at || asked_at > now))
+        let is_lost = asked_at > now || now.since(asked_at) >= STEP_WAIT;
+        Ok(self.get(id)?.filter(|link| link.updated_at >= asked_at || is_lost))
     }
 
     /// The broken links that `link` supersedes.

@@ -88,7 +88,11 @@ impl Bench {
     }
 
     fn perform(&self, name: JobName, link: &str, other: Option<&str>, asked_at: Timestamp) -> Outcome {
-        self.perform_job(&JobBody {
+        self.perform_job(&Self::job(name, link, other, asked_at))
+    }
+
+    fn job(name: JobName, link: &str, other: Option<&str>, asked_at: Timestamp) -> JobBody {
+        JobBody {
             name,
             link_id: link.to_owned(),
             asked_at: At(asked_at),
@@ -96,20 +100,13 @@ impl Bench {
             resources: Vec::new(),
             successor_id: other.map(str::to_owned),
             because: because(),
-        })
+        }
     }
 
     /// A look-up that this transition has led to.
     fn perform_because(&self, link: &str, asked_at: Timestamp, because: Because) -> Outcome {
-        self.perform_job(&JobBody {
-            name: JobName::FindSuperseded,
-            link_id: link.to_owned(),
-            asked_at: At(asked_at),
-            consent_id: None,
-            resources: Vec::new(),
-            successor_id: None,
-            because,
-        })
+        let job = Self::job(JobName::FindSuperseded, link, None, asked_at);
+        self.perform_job(&JobBody { because, ..job })
     }
 
     fn perform_job(&self, job: &JobBody) -> Outcome {
@@ -215,6 +212,12 @@ fn a_job_waits_for_the_commit_that_contains_it() {
     assert_eq!(bench.perform(JobName::FindSuperseded, "new", None, at(1)), early);
     // A clock that was ahead has been corrected since.
     assert_eq!(bench.perform(JobName::FindSuperseded, "new", None, at(0)), Outcome::Reported);
+    // The commit was lost with the end of the stream. The clock of the worker is behind, so the time of the message counts.
+    let link = "new".parse().unwrap();
+    let job = Bench::job(JobName::FindSuperseded, "new", None, at(1));
+    for (hours, expected) in [(4, early), (5, Outcome::Reported)] {
+        assert_eq!(bench.worker.perform(&job, &link, at(hours)).now_or_never(), Some(expected));
+    }
     bench.know("broken", profile("u1", 9), fails());
     bench.know("old", profile("u1", 1), fails());
     assert_eq!(bench.perform(JobName::FindSuperseded, "broken", None, at(1)), Outcome::Reported);
