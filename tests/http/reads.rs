@@ -155,7 +155,8 @@ async fn a_link_that_a_message_about_another_one_mentions_is_asked_for_and_not_h
         assert_eq!(shown.get("last_mention"), mentioned.then_some(&expected), "{id}: {shown}");
     }
     let text = printed(&bench, &["show", "mentioned"]).await;
-    assert!(text.contains("a message to the same user about the link about mentioned this one too."), "{text}");
+    let expected = "The last message to the same user that mentioned this link too was about the link about, at 2023-11-14T22:13:20.000Z";
+    assert!(text.contains(expected), "{text}");
 }
 
 fn episode(cause: Cause, opened_at: Timestamp) -> Episode {
