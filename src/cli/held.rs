@@ -7,6 +7,10 @@ use crate::contract::{Because, DueWord, HeldWord, OriginKind, StateWord};
 use crate::link::EventName;
 use crate::printable::printable;
 
+/// What a message about another link may count as.
+pub(super) const PROMPT: &str = "the prompt";
+pub(super) const REMINDER: &str = "the reminder";
+
 /// What the transition did not do, and why, as a sentence. `None`: there is nothing to say. `state` is the state after it.
 pub(super) fn of_omission(because: &Because, state: &Value) -> Option<String> {
     let is_broken = matches!(because.to, StateWord::Invalid | StateWord::TokenRequired | StateWord::Updating);
@@ -80,11 +84,11 @@ fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
 /// The message to the user that was due: as what a message about another link counts, if the transition has counted it.
 pub(super) fn what_was_due(because: &Because) -> &'static str {
     match because.due {
-        Some(DueWord::Reminder) => "the reminder",
+        Some(DueWord::Reminder) => REMINDER,
         _ if because.to == StateWord::Valid => "the notice that the consent ends soon",
         // A message of an older relink.
         None if because.origin.kind == OriginKind::Timer => "the message about this link",
-        Some(_) | None => "the prompt",
+        Some(_) | None => PROMPT,
     }
 }
 

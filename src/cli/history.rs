@@ -174,8 +174,7 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
         Some(episode) => open_outage(text, history, episode, known, now),
         None => last_outage(text, history, now),
     }
-    let is_said = |mention: &&Mention| history.entries.iter().any(|entry| is_of_mention(entry, mention));
-    if let Some(mention) = known.mention.filter(|mention| !is_said(mention)) {
+    if let Some(mention) = known.mention.filter(|mention| !has_counted(&history.entries, mention)) {
         line(text, format_args!("  {}", of_mention(mention, now)));
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
@@ -195,8 +194,12 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     }
 }
 
-/// Whether the entry has counted this mention as a message about the link.
-pub(super) fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
+/// Whether one of the entries has counted this mention as a message about the link.
+pub(super) fn has_counted(entries: &[HistoryEntry], mention: &Mention) -> bool {
+    entries.iter().any(|entry| is_of_mention(entry, mention))
+}
+
+fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
     let Some(because) = because(entry).filter(|because| counts_mention(because, &entry.body)) else { return false };
     let last = because.person.as_ref().and_then(|person| person.last_message.as_ref());
     let last = last.filter(|last| last.mentioned.is_some());

@@ -9,7 +9,7 @@ use strum::VariantArray as _;
 
 use super::client::{History, RelinkArgs, RunningRelink, Situation, mention_in};
 use super::due::{Around, next_in_short, next_steps};
-use super::history::{began_wait, is_of_mention, last_command, printable_history};
+use super::history::{began_wait, has_counted, last_command, printable_history};
 use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
 use super::outages::messages_to_user;
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
@@ -17,7 +17,7 @@ use super::sentences::{at, in_quotes, of_mention, span, word_of};
 use super::tables::{Column, table_of};
 use super::watching::{Output, print_each};
 use crate::clock;
-use crate::contract::{At, EpisodeRecord, Mention, Record};
+use crate::contract::{At, EpisodeRecord, Record};
 use crate::link::{LinkId, StateName, Timestamp};
 use crate::printable::{counted, printable, printable_json};
 use crate::wording::{of_cause, of_state};
@@ -281,10 +281,8 @@ fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> 
             line(&mut text, format_args!("Attempts of the user to repair the link: {}.", episode.attempts_count));
         }
     }
-    let is_said = |mention: &Mention| {
-        known.history.iter().flat_map(|history| &history.entries).any(|entry| is_of_mention(entry, mention))
-    };
-    if let Some(mention) = mention_in(link).filter(|mention| !is_said(mention)) {
+    let entries = known.history.as_ref().map(|history| history.entries.as_slice()).unwrap_or_default();
+    if let Some(mention) = mention_in(link).filter(|mention| !has_counted(entries, mention)) {
         line(&mut text, format_args!("{}", of_mention(&mention, now)));
     }
     if let Some(data_at) = record.data_at {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::client::History;
-use super::held::{counts_mention, what_was_due};
+use super::held::{PROMPT, REMINDER, counts_mention, what_was_due};
 use super::history::{Known, because, evidence, time_of};
 use super::output::{BOLD, DIM, line};
 use super::sentences::{at, of_action, of_notice, of_transition};
@@ -180,7 +180,7 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
     let mentions = mentions_of(history, episode);
     let is_mention = |what: &str| mentions.values().any(|counts_as| *counts_as == what);
     match prompts.as_slice() {
-        [] if !observed.is_empty() || is_mention("the prompt") => {}
+        [] if !observed.is_empty() || is_mention(PROMPT) => {}
         [] => line(text, format_args!("  The history has no prompt to the user for this outage.")),
         [once] => line(text, format_args!("  The user was prompted once, at {}: {}.", time_of(once), asked(once))),
         [.., last] => {
@@ -197,7 +197,7 @@ pub(super) fn messages_to_user(text: &mut String, history: &History, episode: u3
         );
     }
     let Some(last) = reminders.last() else {
-        if observed.is_empty() && !is_mention("the reminder") {
+        if observed.is_empty() && !is_mention(REMINDER) {
             line(text, format_args!("  The user has not been reminded."));
         }
         return;

@@ -27,9 +27,9 @@ impl TransitionBuilder<'_> {
         }
         let latest = episode.remind_by.unwrap_or(due_at.after(self.policy.reminder_pause()));
         // A mention that has counted as the prompt, or as a reminder, does not count again.
-        let (now, pause) = (self.now, self.policy.reminder_pause());
         let is_new = |at: Timestamp| episode.mention_counted_at.is_none_or(|counted| counted < at);
-        let turn = self.turn(|need, at| need.is_of(&episode) && is_new(at) && now < at.min(now).after(pause), latest);
+        let may_count = self.mentioned_at().is_some_and(|at| is_new(at) && self.now < self.pause_end(at));
+        let turn = self.turn(|need, _at| may_count && need.is_of(&episode), latest);
         if let Turn::After { until, reason } = turn {
             episode.reminder_waits_since.get_or_insert(due_at);
             episode.next_reminder_at = Some(until);
