@@ -33,11 +33,16 @@ impl KnownLinks {
         self.store.get(id)?.map(|stored| stored.link()).transpose()
     }
 
-    /// The link, if the store has the step of `asked_at` already, or never will. An earlier state has neither the proof nor the keys.
-    fn get_after(&self, id: &LinkId, asked_at: Timestamp, now: Timestamp) -> Result<Option<Link>, StoreError> {
-        // A time in the future is one of a clock that was wrong; it may have been corrected since.
-        let is_lost = asked_at > now || now.since(asked_at) >= STEP_WAIT;
-        Ok(self.get(id)?.filter(|link| link.updated_at >= asked_at || is_lost))
+    /// The link, if the store has the step of the job already, or never will. An earlier state has neither the proof nor the keys.
+    fn get_after(&self, id: &LinkId, job: &JobBody, now: Timestamp) -> Result<Option<Link>, StoreError> {
+        let asked_at = job.asked_at.0;
+        let is_overdue = now.since(asked_at) >= STEP_WAIT;
+        let has_step = |link: &Link| match job.version {
+            Some(version) => link.version >= version,
+            // Without a version the time decides. One in the future is of a clock that was wrong; it may have been corrected since.
+            None => link.updated_at >= asked_at || asked_at > now,
+        };
+        Ok(self.get(id)?.filter(|link| has_step(link) || is_overdue))
     }
 
     /// The broken links that `link` supersedes.
@@ -53,7 +58,7 @@ impl Worker {
     /// from Belvo yet, this is done first.
     pub(super) async fn find_superseded(&self, job: &JobBody, link: &LinkId, stored_at: Timestamp) -> Outcome {
         let now = self.clock.now().max(stored_at);
-        let known = match self.known.get_after(link, job.asked_at.0, now) {
+        let known = match self.known.get_after(link, job, now) {
             Ok(Some(known)) => known,
             Ok(None) => return Outcome::TooEarly(STORE_PAUSE),
             Err(error) => return unread(&error),

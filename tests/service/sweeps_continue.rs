@@ -462,7 +462,16 @@ fn job(name: JobName, number: usize, state: StateWord) -> JobBody {
         origin: origin(),
     };
     let (link_id, asked_at) = (id(number).to_string(), At(START));
-    JobBody { name, link_id, asked_at, consent_id: None, resources: Vec::new(), successor_id: None, because }
+    JobBody {
+        name,
+        link_id,
+        asked_at,
+        version: None,
+        consent_id: None,
+        resources: Vec::new(),
+        successor_id: None,
+        because,
+    }
 }
 
 #[tokio::test]

@@ -96,6 +96,7 @@ impl Bench {
             name,
             link_id: link.to_owned(),
             asked_at: At(asked_at),
+            version: None,
             consent_id: None,
             resources: Vec::new(),
             successor_id: other.map(str::to_owned),
@@ -222,6 +223,23 @@ fn a_job_waits_for_the_commit_that_contains_it() {
     bench.know("old", profile("u1", 1), fails());
     assert_eq!(bench.perform(JobName::FindSuperseded, "broken", None, at(1)), Outcome::Reported);
     assert_eq!(bench.published(), [], "a link that has broken since supersedes nothing");
+}
+
+#[test]
+fn a_job_waits_for_the_version_that_asks_for_it_whatever_the_clocks_say() {
+    // Seed 960191 of the simulation: the server's clock was an hour ahead, and the store still had the state before the proof.
+    let bench = Bench::new(Supersede::InstitutionUserId, 500, Value::Null);
+    bench.know("old", profile("u1", 1), fails());
+    bench.know("new", profile("u1", 9), fails());
+    let job_at = |hours| JobBody { version: Some(3), ..Bench::job(JobName::FindSuperseded, "new", None, at(hours)) };
+    // One step in the same millisecond as the one before it, and one of a clock that is ahead of the worker's.
+    for hours in [1, 3, 5] {
+        assert_eq!(bench.perform_job(&job_at(hours)), Outcome::TooEarly(STORE_PAUSE), "{hours}");
+    }
+    // The clock is corrected, and the version of the proof has an earlier time than the job.
+    bench.know("new", profile("u1", 9), fails().into_iter().chain([seen(Status::Valid, 2)]));
+    assert_eq!(bench.perform_job(&job_at(5)), Outcome::Reported);
+    assert_eq!(bench.published(), [superseded("old")]);
 }
 
 #[test]
