@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::sentences::of_person;
-use crate::contract::{Because, DueWord, HeldWord, OriginKind, StateWord};
+use crate::contract::{Because, DueWord, HeldWord, StateWord};
 use crate::link::EventName;
 use crate::printable::printable;
 
@@ -18,11 +17,7 @@ pub(super) fn of_omission(because: &Because, state: &Value) -> Option<String> {
     if is_broken && was_broken && because.event == EventName::DataArrived.as_str() {
         return Some("This does not show that the link works again: the data may be older than the outage.".to_owned());
     }
-    match because.held {
-        Some(held) => Some(of_held(held, because, state)),
-        // A message of an older relink has only what was known of the person.
-        None => of_person(because, state),
-    }
+    because.held.map(|held| of_held(held, because, state))
 }
 
 fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
@@ -85,24 +80,14 @@ fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
 pub(super) fn what_was_due(because: &Because) -> &'static str {
     match because.due {
         Some(DueWord::Reminder) => REMINDER,
-        _ if because.to == StateWord::Valid => "the notice that the consent ends soon",
-        // A message of an older relink.
-        None if because.origin.kind == OriginKind::Timer => "the message about this link",
+        Some(_) | None if because.to == StateWord::Valid => "the notice that the consent ends soon",
         Some(_) | None => PROMPT,
     }
 }
 
 /// Whether the transition has counted a message about another link as one about this link.
-pub(super) fn counts_mention(because: &Because, state: &Value) -> bool {
-    match because.held {
-        Some(held) => held == HeldWord::Mentioned,
-        // A message of an older relink does not say it.
-        None => {
-            because.origin.kind == OriginKind::Timer
-                && because.due.is_none()
-                && state["messaged"]["at"].as_str() != Some(&because.at.0.to_string())
-        }
-    }
+pub(super) fn counts_mention(because: &Because) -> bool {
+    because.held == Some(HeldWord::Mentioned)
 }
 
 #[cfg(test)]

@@ -152,7 +152,7 @@ fn mentions_of(history: &History, episode: u32) -> BTreeMap<(At, String), &'stat
         let last = because.person.as_ref().and_then(|person| person.last_message.as_ref());
         let is_of_episode = |need: &NeedRecord| need.episode == Some(episode);
         let last = last.filter(|last| last.mentioned.as_ref().is_some_and(is_of_episode));
-        if let Some(last) = last.filter(|_| counts_mention(&because, &entry.body)) {
+        if let Some(last) = last.filter(|_| counts_mention(&because)) {
             found.insert((last.at, printable(&last.link_id)), what_was_due(&because));
         }
     }

@@ -5,8 +5,7 @@
 use serde_json::Value;
 use strum::VariantArray;
 
-use super::held::what_was_due;
-use crate::contract::{At, Because, Mention, NoticeName, Origin, OriginKind, StateWord};
+use crate::contract::{Because, Mention, NoticeName, Origin, OriginKind, StateWord};
 use crate::link::{EventName, StateName, Timestamp};
 use crate::printable::{printable, shortened};
 use crate::wording::{of_due, of_event, reporter};
@@ -22,11 +21,11 @@ pub(super) fn of_transition(because: &Because) -> String {
         return format!("{}: `{}`.", reporter(because.origin.kind), because.event);
     };
     match because.origin.kind {
-        // A message of an older relink does not say what was due.
-        OriginKind::Timer => because
-            .due
-            .map_or("Something was due for the link: a message, the end of a wait, or a check.", of_due)
-            .to_owned(),
+        OriginKind::Timer if because.times_corrected => {
+            "relink corrected times of the link that were in the future: the clock of the NATS server had been ahead."
+                .to_owned()
+        }
+        OriginKind::Timer => because.due.map_or("Something was due for the link.", of_due).to_owned(),
         OriginKind::Command => {
             format!(
                 "{} gave the command `{event}`: {}.{}",
@@ -56,43 +55,6 @@ pub(super) fn of_mention(mention: &Mention, now: Timestamp) -> String {
         printable(&mention.link_id),
         at(mention.at.0, now)
     )
-}
-
-/// For messages of an older relink, which do not say why: why a message to the user was postponed or counted, as a sentence, from the state after the transition. `None` if it was sent, or none was
-/// due. Other links are looked up only for a message that this link alone may have.
-pub(super) fn of_person(because: &Because, state: &Value) -> Option<String> {
-    let is_sent = state["messaged"]["at"].as_str() == Some(&because.at.0.to_string());
-    let person = because.person.as_ref().filter(|_| !is_sent)?;
-    if let Some(widget) = &person.in_widget {
-        let (until, episode) = (widget.until.0, &state["episode"]);
-        let waits =
-            [&episode["prompt_deferred_until"], &episode["next_reminder_at"], &state["consent"]["postponed_until"]];
-        // Times have one form, so their texts can be compared. The wait may end before the token: at most the reminder pause is waited.
-        let (now, until_text) = (because.at.0.to_string(), until.to_string());
-        let is_in_widget = |wait: &&Value| wait.as_str().is_some_and(|wait| *wait > *now && *wait <= *until_text);
-        if person.last_message.is_none() || waits.iter().any(is_in_widget) {
-            return Some(format!(
-                "The same person is repairing the link {} (the widget token expires at {until}), so this message waits.",
-                widget.link_id
-            ));
-        }
-    }
-    let last = person.last_message.as_ref()?;
-    let is_same = last.mentioned.is_some_and(|need| match (need.episode, need.due_at) {
-        (Some(episode), _) => state["episode"]["number"].as_u64() == Some(u64::from(episode)),
-        (None, due_at) => due_at.is_some_and(|At(at)| state["consent"]["due_at"].as_str() == Some(&at.to_string())),
-    });
-    let (link, at) = (&last.link_id, last.at.0);
-    Some(if is_same {
-        let what = what_was_due(because);
-        format!(
-            "The message to the same person about the link {link} at {at} mentioned this link. It counts as {what}, so no other one is sent."
-        )
-    } else {
-        format!(
-            "The same person got a message about the link {link} at {at}, so this message is postponed to the end of the reminder pause."
-        )
-    })
 }
 
 /// Who gave a command. Both names are shown escaped, because they come from outside.
@@ -321,6 +283,14 @@ mod tests {
         let text = commanded_by(&serde_json::from_value(origin).unwrap(), "unmute");
         let expected = "The operator \"ana', with the API token 'boss\" gave the command `unmute`. Reason: \"ok'. The time: 2020\".";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_correction_of_times_is_no_message_that_was_due() {
+        let because = serde_json::json!({"event": "deadline_passed", "from": "invalid", "to": "invalid", "times_corrected": true,
+            "at": "2023-11-14T22:13:20.000Z", "origin": {"kind": "timer", "received_at": "2023-11-14T22:13:20.000Z"}});
+        let text = of_transition(&serde_json::from_value(because).unwrap());
+        assert!(text.starts_with("relink corrected times of the link"), "{text}");
     }
 
     #[test]
