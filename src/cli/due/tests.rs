@@ -1,0 +1,89 @@
+//! Tests of what happens next with a link.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::{cases_for_tests, record_for_tests};
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
+
+/// What happens next with a link in this case of [`cases_for_tests`], whose record has these fields too.
+fn steps(prompt: &str, more: serde_json::Value, around: Around) -> String {
+    let cases = cases_for_tests();
+    let (state, mut fields) = cases.into_iter().find(|(_, fields)| fields["episode"]["prompt"] == prompt).unwrap();
+    fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let due: Vec<DueOfLink> = serde_json::from_value(fields["due"].clone()).unwrap();
+    let record = serde_json::from_value(record_for_tests(state, fields)).unwrap();
+    next_steps(&record, &due, around, NOW).join("\n") + "\n" + &next_in_short(&record, around, NOW)
+}
+
+#[test]
+fn a_reminder_waits_for_a_bank_that_is_down_now_and_for_no_other() {
+    let bank = |is_down| Around { bank_is_down: Some(is_down), ..Around::default() };
+    let down = steps("sent", json!({}), bank(true));
+    assert!(
+        down.contains("if it is still down then, the reminder waits") && down.ends_with("when the bank is up"),
+        "{down}"
+    );
+    let up = steps("sent", json!({}), bank(false));
+    assert!(up.contains("The user gets reminder 2 at") && !up.contains("incident"), "{up}");
+    assert!(steps("deferred", json!({}), bank(true)).contains("the institution has an incident"));
+    let over = steps("deferred", json!({}), bank(false));
+    assert!(over.contains("had an incident. It is over") && over.contains("check after the incident"), "{over}");
+}
+
+/// The next thing that is due for a link may be another one: here, the check of the incident.
+#[test]
+fn an_attempt_ends_with_its_token_although_the_incident_is_checked_before() {
+    let (soon, end) = (At(NOW.after(Duration::from_secs(10))), At(NOW.after(Duration::from_secs(600))));
+    let update = json!({"phase": "with_user", "until": end, "started_at": NOW.to_string()});
+    let record = serde_json::from_value(record_for_tests("updating", json!({"update": update}))).unwrap();
+    let due = [DueOfLink { at: soon, what: DueWord::Incident }, DueOfLink { at: end, what: DueWord::Attempt }];
+    let around = Around { bank_is_down: Some(true), ..Around::default() };
+    let text = next_steps(&record, &due, around, NOW).join(" ");
+    assert!(text.contains(&format!("finish the repair until {}", end.0)), "{text}");
+    assert!(text.starts_with("The institution is down now."), "{text}");
+}
+
+#[test]
+fn a_prompt_that_waits_for_its_time_waits_for_a_bank_that_is_down_too() {
+    let around = Around { bank_is_down: Some(true), ..Around::default() };
+    let text = steps("postponed", json!({}), around);
+    assert!(text.contains("if it is still down then, the prompt waits for it."), "{text}");
+    assert!(text.ends_with("prompt, if the bank is up, in 2 h") && !text.contains("is published"), "{text}");
+}
+
+#[test]
+fn a_muted_link_has_one_reason_and_an_adopted_one_is_released() {
+    for prompt in ["postponed", "deferred", "muted"] {
+        let muted = steps(prompt, json!({"muted": true}), Around::default());
+        assert!(muted.contains("The user has not been prompted.\n"), "{muted}");
+        assert!(!muted.contains("is published") && muted.contains("until `relink unmute`"), "{muted}");
+    }
+    let adopted = Around { is_adopted: true, ..Around::default() };
+    assert!(steps("muted", json!({}), adopted).contains("relink releases it itself"));
+}
+
+#[test]
+fn a_consent_has_its_end_and_whether_the_user_was_asked() {
+    let of = |announced_for: Option<&str>| {
+        let end = "2023-11-20T00:00:00.000Z";
+        let consent = json!({"due_at": end, "announced": announced_for.is_some(), "announced_for": announced_for});
+        let record = serde_json::from_value(record_for_tests("valid", json!({"consent": consent}))).unwrap();
+        let due = [DueOfLink { at: At(NOW.after(Duration::from_secs(86_400))), what: DueWord::ConsentNotice }];
+        next_steps(&record, &due, Around::default(), NOW).join("\n")
+    };
+    let first = of(None);
+    assert!(
+        first.starts_with("The consent ends at 2023-11-20T00:00:00.000Z") && !first.contains("was asked"),
+        "{first}"
+    );
+    assert!(first.contains("2023-11-16T23:13:20.000Z (in 24 h) the user is asked to renew"), "{first}");
+    let next = of(Some("2023-11-20T00:00:00.000Z"));
+    assert!(
+        next.contains("The user was asked to renew it.") && next.contains("the user is again asked to renew"),
+        "{next}"
+    );
+}
