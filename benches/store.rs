@@ -129,6 +129,7 @@ fn record(link: usize, now: Timestamp) -> Record {
         times_corrected: false,
         due: None,
         held: None,
+        outage_notice_at: None,
         origin,
     };
     Record::of(&state, u16::try_from(link).unwrap_or_default() % PARTITIONS, because, Vec::new())

@@ -179,6 +179,10 @@ pub struct Because {
     /// Why the message to the user that was due was not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldWord>,
+    /// Until when quiet hours keep back `institution_restored`, or an `institution_down` that a later transition may publish. Only in the
+    /// transition that began this wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage_notice_at: Option<At>,
     /// The message, or the timer, that led to it.
     pub origin: Origin,
 }
@@ -194,6 +198,7 @@ impl Because {
             times_corrected: step.times_corrected,
             due: step.due.map(DueWord::from),
             held: step.held.map(HeldWord::from),
+            outage_notice_at: step.outage_notice_at.map(At),
             from: step.from.into(),
             to: step.link.state.name().into(),
             at: At(step.at),

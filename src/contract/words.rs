@@ -146,7 +146,7 @@ convert_both_ways!(
 );
 
 /// Why a transition has not sent the message to the user that was due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldWord {
     /// The institution has an incident: the message waits for its end.

@@ -28,6 +28,8 @@ pub(super) struct TransitionBuilder<'a> {
     pub(super) consent_moved: bool,
     /// Why the message that was due is not sent.
     pub(super) held: Option<Held>,
+    /// Until when quiet hours keep back a notice about the outage of the institution.
+    pub(super) outage_notice_at: Option<Timestamp>,
     /// The message has a due date of the consent that cannot be right, such as `0001-01-01`.
     pub(super) due_is_unreadable: bool,
 }
@@ -63,6 +65,7 @@ impl<'a> TransitionBuilder<'a> {
             is_read,
             consent_moved: false,
             held: None,
+            outage_notice_at: None,
             due_is_unreadable,
         }
     }
@@ -115,6 +118,7 @@ impl<'a> TransitionBuilder<'a> {
             times_corrected: false,
             due: None,
             held: self.held,
+            outage_notice_at: self.outage_notice_at,
         }
     }
 

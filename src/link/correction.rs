@@ -38,6 +38,7 @@ pub fn correct_times(link: &Link, now: Timestamp, policy: &Policy) -> Option<Ste
         times_corrected: true,
         due: None,
         held: None,
+        outage_notice_at: None,
     })
 }
 

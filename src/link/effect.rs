@@ -28,6 +28,9 @@ pub struct Step {
     pub due: Option<DeadlineName>,
     /// Why the step has not sent the message to the user that was due.
     pub held: Option<Held>,
+    /// Until when quiet hours keep back a notice about the outage of the institution, if this step has begun that wait:
+    /// `institution_restored`, or an `institution_down` that a later step may emit.
+    pub outage_notice_at: Option<Timestamp>,
 }
 
 /// One effect of a step.

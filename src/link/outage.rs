@@ -57,7 +57,7 @@ impl TransitionBuilder<'_> {
     }
 
     /// Whether the link meets the outage by this step.
-    fn meets_outage(&self, before: &Link, event: &Event, state: &State) -> bool {
+    fn meets_outage(&mut self, before: &Link, event: &Event, state: &State) -> bool {
         // The outage did not stop a user who has just repaired the link.
         if self.is_shown_to_work(before) {
             return false;
@@ -70,11 +70,13 @@ impl TransitionBuilder<'_> {
         match self.policy.settings().institution_notices {
             InstitutionNotices::Off => false,
             InstitutionNotices::Repair => is_in_repair,
-            InstitutionNotices::All => {
-                is_in_repair
-                    || ((is_call || waits_for_incident(state))
-                        && self.link.after_quiet_hours(self.now, self.policy) <= self.now)
+            InstitutionNotices::All if is_in_repair => true,
+            InstitutionNotices::All if is_call || waits_for_incident(state) => {
+                let allowed_at = self.link.after_quiet_hours(self.now, self.policy);
+                self.outage_notice_at = Some(allowed_at).filter(|at| self.now < *at);
+                self.outage_notice_at.is_none()
             }
+            InstitutionNotices::All => false,
         }
     }
 
@@ -88,6 +90,7 @@ impl TransitionBuilder<'_> {
                 self.restore(began_at, state);
                 return true;
             }
+            self.outage_notice_at = Some(allowed_at).filter(|at| *at != check_at);
             allowed_at
         } else if check_at <= self.now && !waits_with_prompt(state) {
             self.now.after(self.policy.settings().incident_wait)

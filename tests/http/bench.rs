@@ -270,6 +270,7 @@ pub(crate) fn because() -> Because {
         times_corrected: false,
         due: None,
         held: None,
+        outage_notice_at: None,
         origin,
     }
 }

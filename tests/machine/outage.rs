@@ -241,13 +241,43 @@ fn in_quiet_hours_only_a_user_in_the_repair_is_notified_and_the_end_waits_for_th
     bank.scene.now = evening;
     bank.receive(Event::Broken(Breakage::of(Cause::Credentials)));
     bank.is_down = true;
+    let morning = "2026-11-24T08:00:00Z".parse().unwrap();
     bank.scene.now = shift(evening, 2 * HOUR);
     assert_eq!(bank.try_receive(CALL), Err(Refusal::AlreadyKnown));
     assert_eq!(names(&bank.receive(USER)), ["down"]);
     bank.is_down = false;
     assert_eq!(names(&bank.is_due()), [""; 0]);
     assert_eq!(names(&bank.is_due()), ["restored"]);
-    assert_eq!(bank.scene.now, "2026-11-24T08:00:00Z".parse().unwrap());
+    assert_eq!(bank.scene.now, morning);
+}
+
+#[test]
+fn a_step_says_until_when_quiet_hours_keep_back_a_notice_about_the_outage() {
+    let hours = "22:00-08:00".parse().ok().and_then(|hours: relink::link::QuietHours| hours.in_zone("UTC").ok());
+    let institution_notices = InstitutionNotices::All;
+    let mut bank = Bank::of(PolicySettings {
+        can_verify: true,
+        quiet_hours: hours,
+        institution_notices,
+        ..PolicySettings::default()
+    });
+    let peek = |bank: &Bank, event: Event| {
+        let input = Input { incident: down(bank.is_down), ..event.into() };
+        relink::link::step(&bank.scene.history.link, &input, bank.scene.now, &bank.scene.history.policy).unwrap()
+    };
+    let morning = Some("2026-11-24T08:00:00Z".parse().unwrap());
+    bank.is_down = true;
+    bank.scene.now = "2026-11-23T23:00:00Z".parse().unwrap();
+    // The link meets the outage in the night, so nobody is told that the bank is down.
+    let step = peek(&bank, Event::Broken(Breakage::of(Cause::Credentials)));
+    assert_eq!((notices(&step).count(), step.outage_notice_at), (0, morning));
+    // Its user is awake, and is told. When the bank works again, the notice about it waits for the morning.
+    assert_eq!((names(&bank.receive(USER)), bank.is_down), (vec!["down"], true));
+    bank.is_down = false;
+    bank.scene.wait(HOUR);
+    let step = peek(&bank, Event::DeadlinePassed);
+    assert_eq!((notices(&step).count(), step.outage_notice_at), (0, morning));
+    assert_eq!(names(&bank.receive(Event::DeadlinePassed)), [""; 0]);
 }
 
 proptest! {
@@ -288,6 +318,15 @@ proptest! {
                     }
                     _ => {}
                 }
+            }
+            // A notice that quiet hours keep back is not in the step, and its time is the end of the wait.
+            if let Some(at) = step.outage_notice_at {
+                let is_about_outage = |notice: &Notice| matches!(notice, Notice::InstitutionDown { .. } | Notice::InstitutionRestored { .. });
+                prop_assert!(!notices(step).any(is_about_outage) && step.at < at);
+                let check_at = step.link.institution_outage.and_then(|outage| outage.check_at);
+                prop_assert!(check_at.is_none_or(|check_at| check_at == at), "{:?}", step.link.institution_outage);
+                let quiet_hours = history.policy.settings().quiet_hours.as_ref().expect("only quiet hours keep it back");
+                prop_assert_eq!(quiet_hours.end(at, &step.link.profile), at);
             }
             // The user of a silent link gets no message any more.
             let is_superseded = step.link.state.episode().is_some_and(|episode| episode.superseded_by.is_some());

@@ -459,6 +459,7 @@ fn job(name: JobName, number: usize, state: StateWord) -> JobBody {
         times_corrected: false,
         due: None,
         held: None,
+        outage_notice_at: None,
         origin: origin(),
     };
     let (link_id, asked_at) = (id(number).to_string(), At(START));

@@ -304,6 +304,7 @@ fn because(at: Timestamp) -> Because {
         times_corrected: true,
         due,
         held,
+        outage_notice_at: None,
         origin,
     }
 }

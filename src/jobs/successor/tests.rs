@@ -135,6 +135,7 @@ fn because() -> Because {
         times_corrected: false,
         due: None,
         held: None,
+        outage_notice_at: None,
         link,
     };
     Because::of(&step, &event, Origin::timer(START))
