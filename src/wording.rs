@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use strum::VariantArray;
 
-use crate::contract::{CauseWord, DueWord, OriginKind, StateWord};
+use crate::contract::{CauseWord, DueWord, HeldWord, OriginKind, StateWord};
 use crate::link::{Cause, EventName};
 
 /// What a state means.
@@ -61,6 +61,27 @@ pub const fn of_due(due: DueWord) -> &'static str {
         DueWord::Reminder => "A reminder to the user was due, because the link is still broken.",
         DueWord::Attempt => "The time for the repair, or for its proof, was over.",
         DueWord::Incident => "It was time to check whether the institution works again.",
+    }
+}
+
+/// Why a message to the user was not sent, as a sentence. `relink why` has longer ones, with the other link and the times.
+pub const fn of_held(held: HeldWord) -> &'static str {
+    match held {
+        HeldWord::Incident => "The institution has an incident, so the message to the user waits.",
+        HeldWord::Answer => "Before the message to the user, relink asks Belvo whether the link works again.",
+        HeldWord::Unidentified => {
+            "relink has never read the link, so before the message it asks Belvo whose link it is."
+        }
+        HeldWord::Pause => {
+            "The person got another message a short time before, so this one waits for the end of the reminder pause."
+        }
+        HeldWord::QuietHours => "It is a part of the day without messages (quiet hours), so the message waits.",
+        HeldWord::InWidget => "The person is repairing this link or another one, so the message waits.",
+        HeldWord::Muted => "The link is muted, so its user gets no message.",
+        HeldWord::Superseded => "A newer link of the same user works, so the user gets no message about this one.",
+        HeldWord::Mentioned => {
+            "The last message to the person mentioned this link. It counts, so the user gets no other one."
+        }
     }
 }
 
@@ -121,6 +142,7 @@ pub fn tables() -> Value {
         "events": Value::Object(events.collect()),
         "reporters": table(reporter),
         "due": table(of_due),
+        "held": table(of_held),
     })
 }
 
@@ -137,6 +159,7 @@ mod tests {
             ("events", "observed_valid", "its status there"),
             ("reporters", "api_error", "Belvo's API answered"),
             ("due", "consent_notice", "The notice that the consent"),
+            ("held", "quiet_hours", "It is a part of the day"),
         ] {
             assert!(tables[table][name].as_str().is_some_and(|words| words.starts_with(start)), "{table} {name}");
         }

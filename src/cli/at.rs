@@ -144,6 +144,9 @@ fn known(text: &mut String, history: &History, (state, earlier, next): &Known<'_
         };
         let began = began_wait(&until_then.entries, &record).filter(|began| began.held.is_some());
         match (began.and_then(|began| of_omission(&began, &state.body)), waiting) {
+            (Some(reason), _) if episode.prompt == Some(PromptWord::Sent) => {
+                line(text, format_args!("  A reminder was overdue. {reason}"));
+            }
             (Some(reason), _) => line(text, format_args!("  The prompt had not been published. {reason}")),
             (None, Some(reason)) => line(text, format_args!("  The prompt had not been published: {reason}.")),
             (None, None) => {}

@@ -19,7 +19,7 @@ pub(super) struct Around {
     pub(super) is_adopted: bool,
 }
 
-/// What relink waits for. `due` is what is due for the link, the next first. For a postponed prompt, `because` of the record is best the
+/// What relink waits for. `due` is what is due for the link, the next first. For a postponed message, `because` of the record is best the
 /// transition that postponed it, because that one has what is known of the person.
 pub(super) fn next_steps(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
     let mut steps = match record.state {
@@ -172,7 +172,7 @@ fn of_valid(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) 
             DueWord::Data if record.stale_probed_until.is_none() => {
                 steps.push(format!("At {time} relink asks Belvo about the link, if no data has arrived until then."));
             }
-            DueWord::Incident => steps.push(incident_check(&time)),
+            DueWord::Incident => steps.push(incident_check(&time, around)),
             // The report, the data of the outage, stale data and the end of the consent are above.
             DueWord::Report | DueWord::Answer | DueWord::Refresh | DueWord::Data | DueWord::ConsentEnd => {}
             // Nothing of this is due for a link that works.
@@ -205,7 +205,7 @@ fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp)
         None if !can_repair => "No reminder is due, because the user cannot repair this link.".to_owned(),
         None => reminder(record, episode.reminders_count, time_of(due, DueWord::Reminder), around, now),
     };
-    let incident = time_of(due, DueWord::Incident).map(|time| incident_check(&at(time, now)));
+    let incident = time_of(due, DueWord::Incident).map(|time| incident_check(&at(time, now), around));
     let any_time = can_repair.then(|| match around.bank_is_down {
         Some(true) => "The institution is down, so the user can repair the link only when it works again.".to_owned(),
         Some(false) | None => "The user may repair the link at any time, without waiting for a message.".to_owned(),
@@ -218,10 +218,16 @@ fn time_of(due: &[DueOfLink], what: DueWord) -> Option<Timestamp> {
     due.iter().find(|due| due.what == what).map(|due| due.at.0)
 }
 
-fn incident_check(time: &str) -> String {
-    format!(
-        "Your application was notified that the institution is down. At {time} relink looks whether it works again."
-    )
+fn incident_check(time: &str, around: Around) -> String {
+    match around.bank_is_down {
+        Some(false) => format!(
+            "Your application was notified that the institution was down. It works again: relink publishes `institution_restored` at {time}, \
+             or when the quiet hours end after that."
+        ),
+        Some(true) | None => format!(
+            "Your application was notified that the institution is down. At {time} relink looks whether it works again."
+        ),
+    }
 }
 
 /// Why the user of a broken link was not prompted, and what ends this; `None` if the prompt is sent, or nobody is to be prompted.
@@ -274,45 +280,29 @@ pub(super) fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> 
     Some(format!("The user has not been prompted{what}."))
 }
 
-/// Why the user may get no message now. The last message about this link is in the record; the one about another link is in the transition
-/// that postponed the prompt, which is not always the last one.
+/// Why the user may get no message now. `because` of the record is the transition that began the wait, unless that one is not in the history.
 fn reason_of_wait(record: &Record) -> String {
     let person = record.because.person.as_ref();
-    let other = person.and_then(|person| person.last_message.as_ref());
-    let until = record.episode.as_ref().and_then(|episode| episode.prompt_deferred_until);
-    let widget = person
-        .and_then(|person| person.in_widget.as_ref())
-        .filter(|widget| until.is_some_and(|until| until.0 <= widget.until.0));
-    let opened_at = record.episode.as_ref().map(|episode| episode.opened_at.0);
+    let pause = "gets no other one within the reminder pause";
     match record.because.held {
-        Some(HeldWord::QuietHours) => return "it is a part of the day without messages (quiet hours)".to_owned(),
-        Some(HeldWord::InWidget) if widget.is_none() => {
-            return "the user holds a widget token for this link".to_owned();
+        Some(HeldWord::QuietHours) => "it is a part of the day without messages (quiet hours)".to_owned(),
+        Some(HeldWord::InWidget) => match person.and_then(|person| person.in_widget.as_ref()) {
+            Some(widget) => format!("the same person is repairing the link {}", printable(&widget.link_id)),
+            None => "the user holds a widget token for this link".to_owned(),
+        },
+        Some(HeldWord::Pause) => {
+            let other = person.and_then(|person| person.last_message.as_ref());
+            let other = other.filter(|other| record.messaged.as_ref().is_none_or(|own| own.at < other.at));
+            match (other, &record.messaged) {
+                (Some(other), _) => {
+                    let link = printable(&other.link_id);
+                    format!("the same person got a message about the link {link} at {}, and {pause}", other.at.0)
+                }
+                (None, Some(own)) => format!("the user got a message about this link at {}, and {pause}", own.at.0),
+                (None, None) => format!("the person got a message a short time before, and {pause}"),
+            }
         }
-        _ => {}
-    }
-    if let Some(widget) = widget {
-        return format!("the same person is repairing the link {}", printable(&widget.link_id));
-    }
-    match (other, &record.messaged) {
-        (Some(other), _) => {
-            let link = printable(&other.link_id);
-            format!(
-                "the same person got a message about the link {link} at {}, and gets no other one within the reminder pause",
-                other.at.0
-            )
-        }
-        (None, Some(own)) if Some(own.at.0) <= opened_at => {
-            format!(
-                "the user got a message about an earlier outage of this link at {}; or it is a part of the day without messages",
-                own.at.0
-            )
-        }
-        // The person was looked up in this transition, and had got no message.
-        (None, None) if Some(record.because.at.0) == opened_at => {
-            "it is a part of the day without messages (quiet hours)".to_owned()
-        }
-        (None, _) => {
+        Some(_) | None => {
             "the person got a message a short time before, or it is a part of the day without messages (quiet hours)"
                 .to_owned()
         }
@@ -340,8 +330,14 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
     let (number, due_at) = (sent_count.saturating_add(1), at(due_at, now));
     let waits_since =
         record.episode.as_ref().and_then(|episode| episode.reminder_waits_since).filter(|_| snoozed.is_none());
-    let waits =
-        waits_since.map_or_else(String::new, |since| format!("Reminder {number} has been due since {}. ", since.0));
+    let is_reason = matches!(record.because.held, Some(HeldWord::QuietHours | HeldWord::InWidget | HeldWord::Pause));
+    let reason = if is_reason && around.bank_is_down != Some(true) {
+        format!(" It waits: {}.", reason_of_wait(record))
+    } else {
+        String::new()
+    };
+    let waits = waits_since
+        .map_or_else(String::new, |since| format!("Reminder {number} has been due since {}.{reason} ", since.0));
     if around.bank_is_down == Some(true) {
         return if waits.is_empty() {
             format!(

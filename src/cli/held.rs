@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::contract::{Because, DueWord, HeldWord, StateWord};
-use crate::link::EventName;
+use crate::contract::{At, Because, DueWord, HeldWord, StateWord};
+use crate::link::{EventName, Timestamp};
 use crate::printable::printable;
 
 /// What a message about another link may count as.
@@ -17,7 +17,29 @@ pub(super) fn of_omission(because: &Because, state: &Value) -> Option<String> {
     if is_broken && was_broken && because.event == EventName::DataArrived.as_str() {
         return Some("This does not show that the link works again: the data may be older than the outage.".to_owned());
     }
-    because.held.map(|held| of_held(held, because, state))
+    let message = because.held.map(|held| of_held(held, because, state));
+    let notice = because.outage_notice_at.map(|At(until)| of_outage_notice(until, state));
+    let sentences: Vec<_> = message.into_iter().chain(notice).collect();
+    (!sentences.is_empty()).then(|| sentences.join(" "))
+}
+
+/// What quiet hours do to the notices about an outage of the institution.
+fn of_outage_notice(until: Timestamp, state: &Value) -> String {
+    let quiet = "It was a part of the day without messages (quiet hours)";
+    if state["institution_outage"]["check_at"].is_string() {
+        format!("{quiet}, so `institution_restored` waits until {until}.")
+    } else {
+        format!("{quiet}, so relink does not publish `institution_down` for this link before {until}.")
+    }
+}
+
+/// What the transition did to a reminder that it neither sent nor held, as a sentence: a failed attempt and `unmute` postpone it.
+pub(super) fn of_moved_reminder(because: &Because, before: &Value, state: &Value) -> Option<String> {
+    let [earlier, episode] = [before, state].map(|state| &state["episode"]);
+    let is_same = ["number", "reminders_count", "prompt_sent"].iter().all(|field| earlier[field] == episode[field]);
+    let (from, to) = (earlier["next_reminder_at"].as_str()?, episode["next_reminder_at"].as_str()?);
+    let is_moved = is_same && because.held.is_none() && from != to;
+    is_moved.then(|| format!("The next reminder is moved to {to}; it was due at {from}."))
 }
 
 fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
@@ -132,8 +154,34 @@ mod tests {
                 all += &format!("{}\n", of_omission(&because(fields), &state).unwrap());
             }
         }
+        for more in [json!({}), json!({"held": "answer"})] {
+            let mut fields = more;
+            fields["outage_notice_at"] = json!("2023-11-16T08:00:00.000Z");
+            all += &format!("{}\n", of_omission(&because(fields.clone()), &state).unwrap());
+            let announced = json!({"institution_outage": {"check_at": "2023-11-16T08:00:00.000Z"}});
+            all += &format!("{}\n", of_omission(&because(fields), &announced).unwrap());
+        }
         insta::assert_snapshot!(all);
         assert_eq!(of_omission(&because(json!({})), &state), None, "it was sent");
+    }
+
+    #[test]
+    fn a_reminder_that_an_attempt_has_moved_has_a_sentence_and_one_that_was_sent_has_none() {
+        let state = |next: Option<&str>, count| json!({"episode": {"number": 1, "prompt_sent": true, "reminders_count": count, "next_reminder_at": next}});
+        let failed = because(json!({"event": "update_abandoned", "due": null}));
+        let (first, second) = ("2023-11-16T08:00:00.000Z", "2023-11-17T08:00:00.000Z");
+        let text = of_moved_reminder(&failed, &state(Some(first), 0), &state(Some(second), 0)).unwrap();
+        assert_eq!(text, format!("The next reminder is moved to {second}; it was due at {first}."));
+        for (before, after) in [
+            (state(Some(first), 0), state(Some(first), 0)),
+            (state(Some(first), 0), state(Some(second), 1)),
+            (state(None, 0), state(Some(second), 0)),
+            (json!({}), state(Some(second), 0)),
+        ] {
+            assert_eq!(of_moved_reminder(&failed, &before, &after), None, "{before} {after}");
+        }
+        let waits = because(json!({"held": "quiet_hours"}));
+        assert_eq!(of_moved_reminder(&waits, &state(Some(first), 0), &state(Some(second), 0)), None, "it has its own");
     }
 
     #[test]

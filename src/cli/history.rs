@@ -8,12 +8,14 @@ use serde_json::Value;
 
 use super::client::{History, LastState};
 use super::due::{Around, next_steps};
-use super::held::{counts_mention, of_omission};
+use super::held::{counts_mention, of_moved_reminder, of_omission};
 use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
 use super::refusals::of_refused;
-use super::sentences::{at, in_quotes, of_job, of_mention, of_notice, of_observed, of_transition, word_of};
+use super::sentences::{
+    at, commanded_by, in_quotes, of_job, of_mention, of_notice, of_observed, of_transition, word_of,
+};
 use crate::contract::{
     At, Because, DueOfLink, HistoryEntry, HistoryKind, Mention, Origin, OriginKind, PromptWord, Record, StateWord,
 };
@@ -84,9 +86,13 @@ fn show_part(
     if begins_late {
         line(&mut text, format_args!("{DIM}  (earlier entries have been deleted){DIM:#}"));
     }
+    let mut before = &Value::Null;
     for entry in states_first(&history.entries) {
         let is_marked = message.is_some_and(|id| mentions(entry, id));
-        write_entry(&mut text, entry, is_marked);
+        write_entry(&mut text, entry, before, is_marked);
+        if entry.kind == HistoryKind::State {
+            before = &entry.body;
+        }
     }
     let was_unconfirmed = |because: Because| because.from == StateWord::Unconfirmed;
     if history.entries.iter().filter_map(because).any(was_unconfirmed) {
@@ -190,7 +196,8 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     }
     let snoozed = last_command(&history.entries, "snooze").filter(|_| is_snoozed);
     for given in [muted, snoozed].into_iter().flatten().filter(|_| record.state != StateWord::Removed) {
-        line(text, format_args!("  At {}: {}", at(given.at.0, now), of_transition(&given)));
+        let command = commanded_by(&given.origin, &given.event);
+        line(text, format_args!("  The command for this, at {}: {command}", at(given.at.0, now)));
     }
 }
 
@@ -206,11 +213,16 @@ fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
     last.is_some_and(|last| last.at == mention.at && last.link_id == mention.link_id)
 }
 
-/// The transition that postponed the prompt of this record to its present time. Later ones, such as a command, say nothing about the reason.
+/// The transition that postponed the prompt of this record, or its overdue reminder, to its present time. Later ones, such as a command, say
+/// nothing about the reason.
 pub(super) fn began_wait(entries: &[HistoryEntry], record: &Record) -> Option<Because> {
     let wait_of = |record: &Record| {
-        let episode = record.episode.as_ref().filter(|episode| episode.prompt == Some(PromptWord::Postponed))?;
-        Some((episode.number, episode.prompt_deferred_until?))
+        let episode = record.episode.as_ref()?;
+        let until = match episode.reminder_waits_since {
+            Some(_) => episode.next_reminder_at?,
+            None => episode.prompt_deferred_until.filter(|_| episode.prompt == Some(PromptWord::Postponed))?,
+        };
+        Some((episode.number, until))
     };
     let wait = wait_of(record)?;
     let states = entries.iter().rev().filter(|entry| entry.kind == HistoryKind::State);
@@ -250,13 +262,14 @@ fn about_message(text: &mut String, entry: &HistoryEntry, id: &str) {
     }
 }
 
-fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
+/// Writes one entry. `before` is the state before it.
+fn write_entry(text: &mut String, entry: &HistoryEntry, before: &Value, is_marked: bool) {
     let mark = if is_marked { "▶" } else { " " };
     let id = entry.message_id.as_deref().map(|id| format!("  {DIM}{id}{DIM:#}")).unwrap_or_default();
     let name = entry.name.as_deref().unwrap_or("?");
     match entry.kind {
         HistoryKind::State => match because(entry) {
-            Some(because) => write_transition(text, mark, &because, &entry.body),
+            Some(because) => write_transition(text, mark, &because, (before, &entry.body)),
             None => line(
                 text,
                 format_args!(
@@ -287,7 +300,7 @@ fn write_entry(text: &mut String, entry: &HistoryEntry, is_marked: bool) {
     }
 }
 
-fn write_transition(text: &mut String, mark: &str, because: &Because, state: &Value) {
+fn write_transition(text: &mut String, mark: &str, because: &Because, (before, state): (&Value, &Value)) {
     let (from, to) = (word_of(because.from), word_of(because.to));
     let colour = colour_of(to);
     let arrow =
@@ -300,7 +313,7 @@ fn write_transition(text: &mut String, mark: &str, because: &Because, state: &Va
     let until = state["snoozed_until"].as_str().filter(|_| event == "snooze");
     let until = until.map(|until| format!(" The time: {until}.")).unwrap_or_default();
     line(text, format_args!("        {}{until}  {DIM}{event}{DIM:#}", of_transition(because)));
-    if let Some(why) = of_omission(because, state) {
+    for why in [of_omission(because, state), of_moved_reminder(because, before, state)].into_iter().flatten() {
         line(text, format_args!("        {why}"));
     }
     write_evidence(text, &because.origin);

@@ -414,6 +414,8 @@ fn cases_for_tests() -> Vec<(&'static str, serde_json::Value)> {
     use serde_json::json;
     let (soon, later) = ("2023-11-16T01:13:20.000Z", "2023-11-17T22:13:20.000Z");
     let opened = "2023-11-14T22:13:20.000Z";
+    let quiet = json!({"event": "credentials_rejected", "from": "valid", "to": "invalid", "at": opened, "held": "quiet_hours",
+        "origin": {"kind": "webhook", "message_id": "w-1", "input_sequence": 7, "received_at": opened}});
     let episode = |prompt: &str| {
         json!({"id": "16f68516-bcbc-4cf7-b815-c500d4204e28-e1", "number": 1, "cause": "credentials", "opened_at": opened,
             "prompt_sent": prompt == "sent", "prompt": prompt, "prompt_deferred_until": soon, "reminders_count": 1,
@@ -437,7 +439,7 @@ fn cases_for_tests() -> Vec<(&'static str, serde_json::Value)> {
         ("invalid", json!({"episode": episode("sent"), "due": due(later, "reminder"), "snoozed_until": later})),
         ("invalid", json!({"episode": episode("deferred"), "due": due(soon, "prompt")})),
         ("invalid", json!({"episode": asked, "due": due(soon, "prompt")})),
-        ("invalid", json!({"episode": episode("postponed"), "due": due(soon, "prompt")})),
+        ("invalid", json!({"episode": episode("postponed"), "due": due(soon, "prompt"), "because": quiet})),
         ("invalid", json!({"episode": superseded, "due": []})),
         ("token_required", json!({"episode": episode("muted"), "muted": true, "due": []})),
         ("updating", json!({"episode": episode("sent"), "update": update("with_user"), "due": due(soon, "attempt")})),

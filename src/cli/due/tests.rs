@@ -56,6 +56,48 @@ fn a_prompt_that_waits_for_its_time_waits_for_a_bank_that_is_down_too() {
 }
 
 #[test]
+fn an_overdue_reminder_has_the_reason_of_its_wait() {
+    let episode = |fields: &serde_json::Value| {
+        let mut episode = cases_for_tests()
+            .into_iter()
+            .find(|(_, fields)| fields["episode"]["prompt"] == "sent")
+            .map(|(_, fields)| fields["episode"].clone())
+            .unwrap();
+        episode.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        episode
+    };
+    let at = "2023-11-15T20:00:00.000Z";
+    let because = |held: &str, person: serde_json::Value| {
+        json!({"event": "deadline_passed", "from": "invalid", "to": "invalid", "at": at, "due": "reminder", "held": held,
+            "person": person, "origin": {"kind": "timer", "received_at": at}})
+    };
+    let overdue = episode(&json!({"reminder_waits_since": at}));
+    let widget = json!({"in_widget": {"link_id": "b", "until": "2023-11-16T01:13:20.000Z"}});
+    for (held, person, reason) in [
+        ("in_widget", widget, "It waits: the same person is repairing the link b."),
+        ("quiet_hours", json!({}), "It waits: it is a part of the day without messages (quiet hours)."),
+        ("pause", json!({}), "It waits: the person got a message a short time before"),
+    ] {
+        let more = json!({"episode": overdue, "because": because(held, person)});
+        let text = steps("sent", more.clone(), Around::default());
+        assert!(text.contains(&format!("Reminder 2 has been due since {at}. {reason}")), "{text}");
+        let bank = Around { bank_is_down: Some(true), ..Around::default() };
+        let text = steps("sent", more, bank);
+        assert!(text.contains("It waits, because the institution is down") && !text.contains(reason), "{text}");
+    }
+}
+
+#[test]
+fn a_bank_that_works_again_is_not_said_to_be_checked() {
+    for (bank_is_down, words) in [(None, "looks whether it works again"), (Some(false), "or when the quiet hours end")]
+    {
+        let around = Around { bank_is_down, ..Around::default() };
+        let text = incident_check("2023-11-16T08:00:00.000Z", around);
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
 fn a_muted_link_has_one_reason_and_an_adopted_one_is_released() {
     for prompt in ["postponed", "deferred", "muted"] {
         let muted = steps(prompt, json!({"muted": true}), Around::default());

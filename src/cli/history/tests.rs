@@ -138,7 +138,7 @@ fn a_command_does_not_hide_why_the_prompt_waits() {
     let origin = json!({"kind": "webhook", "received_at": at});
     let last = json!({"link_id": "7d3a1c52-5b0e-4f6c-9a55-0c2f6f1f3f10", "at": at});
     let began = json!({"event": "credentials_rejected", "from": "valid", "to": "invalid", "at": at, "origin": origin,
-        "person": {"last_message": last}});
+        "held": "pause", "person": {"last_message": last}});
     let command = json!({"event": "snooze", "from": "invalid", "to": "invalid", "at": "2023-11-14T23:00:00.000Z",
         "origin": {"kind": "command", "received_at": at}});
     let states = [postponed(began), postponed(command)];

@@ -2,7 +2,7 @@
 import { call, linkPath } from "./api.js";
 import { commands } from "./commands.js";
 import { badge, h, printable, replace, when, whenChanged } from "./dom.js";
-import { detailsOf, heldPrompt, nextSteps, ofCause, ofEvent, ofMessage, ofState, stepsOf } from "./why.js";
+import { detailsOf, heldPrompt, nextSteps, ofCause, ofEvent, ofMessage, ofOmission, ofState, stepsOf } from "./why.js";
 
 const STEPS_SHOWN = 60;
 // Refusals do not change the version of a link, so its history is also read again after this time.
@@ -97,7 +97,9 @@ function drawStep({ entry, messages }) {
   if (!because) return step(entry.stored_at, "state", ["A state that this page cannot read"], null, messages);
   const move = because.from === because.to ? ["stays ", badge(because.to)] : [badge(because.from), " → ", badge(because.to)];
   const during = because.incident ? h("span", { class: "soft" }, " during an incident of the institution") : null;
-  return step(because.at, because.to, [h("span", { class: "move" }, move), during, h("p", {}, ofEvent(because))], because.origin, messages, because.event);
+  const { text, at } = ofOmission(body);
+  const omission = text && h("p", { class: "omission" }, text, at && [": ", when(at)]);
+  return step(because.at, because.to, [h("span", { class: "move" }, move), during, h("p", {}, ofEvent(because)), omission], because.origin, messages, because.event);
 }
 
 function step(at, kind, content, origin, messages, event) {

@@ -27,14 +27,28 @@ export const ofState = (state) => own(WORDS.states, state) ?? "";
 export const ofCause = (cause) => own(WORDS.causes, cause) ?? String(cause);
 
 /** What happened and who reported it, as a sentence. */
-export function ofEvent({ event, origin, due }) {
+export function ofEvent({ event, origin, due, times_corrected: isCorrection }) {
   const source = own(WORDS.reporters, origin?.kind);
+  if (isCorrection) return "relink corrected times of the link that were in the future: the clock of the NATS server had been ahead.";
   if (origin?.kind === "timer") return own(WORDS.due, due) ?? `${source}.`;
   const what = own(WORDS.events, event) ?? `the event ${event}`;
   const who = origin?.kind === "command" ? `${operator(origin)} gave the command ${event}` : source;
   const reason = origin?.reason ? ` Reason: "${origin.reason}".` : "";
   return `${who ?? "A message said"}: ${what}.${reason}`;
 }
+
+/** What a transition did not publish, and why, as sentences. */
+export function ofOmission({ because, institution_outage: outage }) {
+  const sentences = [own(WORDS.held, because?.held)];
+  if (because?.outage_notice_at) {
+    sentences.push(`In quiet hours relink does not publish ${outage?.check_at ? "institution_restored" : "institution_down"}. They end`);
+  }
+  return { text: sentences.filter(Boolean).join(" "), at: because?.outage_notice_at };
+}
+
+/** Why a prompt is postponed. Only the transition that began the wait knows which of them it is. */
+const ofWait = (because) => (["pause", "quiet_hours", "in_widget"].includes(because?.held) ? own(WORDS.held, because.held)
+  : "The person got a message a short time before, is in the widget, or it is a part of the day without messages.");
 
 /** Who gave a command. */
 function operator({ by, token, message_id: id }) {
@@ -86,7 +100,7 @@ export function nextSteps(link) {
 }
 
 /** Why the user of a broken link was not prompted: `{ text, at, canRelease }`; null if the user was, or is not to be asked. */
-export function heldPrompt({ state, episode, muted }) {
+export function heldPrompt({ state, episode, muted, because }) {
   if (!["invalid", "token_required"].includes(state) || !episode || episode.superseded_by) return null;
   const prompt = episode.prompt ?? (episode.prompt_sent ? "sent" : "muted");
   if (prompt === "sent") return null;
@@ -95,7 +109,7 @@ export function heldPrompt({ state, episode, muted }) {
   if (["deferred", "waiting"].includes(prompt)) {
     return { text: episode.prompt_asked_at ? "After an incident, relink asks Belvo whether the link works again." : "The institution has an incident.", at, canRelease: true };
   }
-  if (prompt === "postponed") return { text: "The person got a message a short time before, or it is a part of the day without messages.", at, canRelease: false };
+  if (prompt === "postponed") return { text: ofWait(because), at, canRelease: false };
   if (prompt === "unidentified") return { text: "relink asks Belvo whose link it is.", at, canRelease: false };
   return { text: "The user was in the widget when the outage became known.", at: null, canRelease: false };
 }
@@ -115,7 +129,7 @@ function ofValid(link) {
   return steps.length > 0 ? steps : [{ text: "Nothing is due. relink waits for the next message about the link." }];
 }
 
-function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt, due, institution_down_since: isDown }) {
+function ofBroken({ episode, muted, because, snoozed_until: snoozedUntil, due_at: dueAt, due, institution_down_since: isDown }) {
   if (!episode) return [];
   if (episode.superseded_by) return [{ text: `The user is not asked any more, because the link ${episode.superseded_by} of the same user works.` }];
   // Whatever else keeps the prompt back, the mute does too.
@@ -127,14 +141,19 @@ function ofBroken({ episode, muted, snoozed_until: snoozedUntil, due_at: dueAt, 
       ? [{ text: "The user has not been prompted. relink has asked Belvo whether the link works again, and waits for the answer until", at: until }]
       : [{ text: "The user has not been prompted, because the institution has an incident. relink checks again", at: until }];
   }
-  if (episode.prompt === "postponed" && isDown) return [{ text: "The user has not been prompted, because the person got a message a short time before, or it is a part of the day without messages. The institution is down too. relink looks again", at: until }];
-  if (episode.prompt === "postponed") return [{ text: "The user has not been prompted, because the person got a message a short time before, or it is a part of the day without messages. The prompt is published", at: until }];
+  if (episode.prompt === "postponed") {
+    const next = isDown ? "The institution is down too. relink looks again" : "The prompt is published";
+    return [{ text: `The user has not been prompted. ${ofWait(because)} ${next}`, at: until }];
+  }
   if (episode.prompt === "unidentified") return [{ text: "The user has not been prompted, because relink asks Belvo first whose link it is. The prompt is published, if the link is still broken, at the latest", at: until }];
   // `nextSteps` adds that the link is muted.
   if (muted) return [];
   const at = due?.find(({ what }) => what === "reminder")?.at ?? dueAt ?? [episode.next_reminder_at, episode.next_reminder_at && snoozedUntil].filter(Boolean).sort().at(-1);
   const reminder = `Reminder ${(episode.reminders_count ?? 0) + 1}`;
-  if (at && episode.reminder_waits_since && !snoozedUntil) return [{ text: `${reminder} is due and waits: the bank has an incident, or the user may not get a message yet. relink looks again`, at }];
+  if (at && episode.reminder_waits_since && !snoozedUntil) {
+    const why = because?.due === "reminder" && own(WORDS.held, because.held);
+    return [{ text: `${reminder} is overdue. ${why || "The bank has an incident, or the user may not get a message yet."} relink looks again`, at }];
+  }
   if (at && isDown) return [{ text: `${reminder} is due. It waits if the institution is still down then`, at }];
   return at ? [{ text: `${reminder} is published, unless the link works again before`, at }]
     : [{ text: "No reminder is due. relink waits until the user repairs the link." }];
