@@ -7,7 +7,7 @@
 //! A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 //! yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no
 //! message. With the address of relink in `RELINK_URL`, and a token with the scope `read` in `RELINK_API_TOKEN`, it also asks
-//! relink whether a newer message mentions the link.
+//! relink whether a newer message mentions the link, and whether its bank is down now: then the message waits.
 //!
 //! This example does not use relink's crate: copy it into your own program.
 
@@ -27,6 +27,8 @@ use serde_json::{Value, json};
 /// All messages to users. Each of them may have other links of the person that wait, and that get no prompt of their own.
 const TYPES: [&str; 4] = ["update_required", "reminder", "consent_expiring", "institution_restored"];
 const DURABLE: &str = "prompts-rust";
+/// While a bank is down, a notice is delivered again after this time.
+const BANK_PAUSE: Duration = Duration::from_secs(600);
 
 #[tokio::main]
 async fn main() -> Result<(), async_nats::Error> {
@@ -54,6 +56,8 @@ async fn main() -> Result<(), async_nats::Error> {
         durable_name: Some(DURABLE.to_owned()),
         filter_subjects: TYPES.map(|name| format!("link.notice.{name}.*")).to_vec(),
         ack_policy: AckPolicy::Explicit,
+        // However many notices wait for a bank, those of other banks are delivered.
+        max_ack_pending: -1,
         ..pull::Config::default()
     };
     let consumer = stream.get_or_create_consumer(DURABLE, config).await?;
@@ -71,7 +75,12 @@ async fn main() -> Result<(), async_nats::Error> {
             message.ack_with(AckKind::Nak(Some(Duration::from_secs(1)))).await?;
             continue;
         }
-        let links = links_to_ask_for(&stream, &notice).await?;
+        let found = links_to_ask_for(&stream, &notice).await?;
+        if found.iter().any(|(_link, bank_is_down)| *bank_is_down) {
+            message.ack_with(AckKind::Nak(Some(BANK_PAUSE))).await?;
+            continue;
+        }
+        let links: Vec<Value> = found.into_iter().map(|(link, _bank_is_up)| link).collect();
         // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
         let row = params![id, notice["external_id"].as_str(), Value::from(links.clone()).to_string()];
         let is_new = database.execute("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row)? == 1;
@@ -91,8 +100,8 @@ async fn main() -> Result<(), async_nats::Error> {
 }
 
 /// The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
-/// their own, so check each link, also if the first one works again.
-async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>, async_nats::Error> {
+/// their own, so check each link, also if the first one works again. Each link comes with whether its bank is down.
+async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<(Value, bool)>, async_nats::Error> {
     let mut left_out = Vec::new();
     if let Some(newer) = newer_message(notice, &state_now(stream, &notice["link_id"]).await?) {
         // Those are in the newer message.
@@ -109,12 +118,16 @@ async fn links_to_ask_for(stream: &Stream, notice: &Value) -> Result<Vec<Value>,
     let mut links = Vec::new();
     for (link, episode) in waiting {
         let state = state_now(stream, &link["link_id"]).await?;
-        let is_newer = left_out.contains(&link["link_id"])
-            || newer_message(notice, &state).is_some()
-            || mentioned_later(notice, &link).await?;
-        if !is_newer && still_needs_its_user(&link, &episode, &state) {
+        let is_newer = left_out.contains(&link["link_id"]) || newer_message(notice, &state).is_some();
+        if is_newer || !still_needs_its_user(&link, &episode, &state) {
+            continue;
+        }
+        let known = asked_of_relink(&link).await?;
+        // A newer message about another link of the person mentions this link: then only that one is sent.
+        if known["last_mention"]["at"].as_str() <= notice["because"]["at"].as_str() {
             let shown = ["link_id", "institution", "action", "repair_url", "due_at"];
-            links.push(shown.into_iter().filter_map(|key| Some((key, link.get(key)?.clone()))).collect());
+            let shown = shown.into_iter().filter_map(|key| Some((key, link.get(key)?.clone()))).collect();
+            links.push((shown, known["institution_down_since"].is_string()));
         }
     }
     Ok(links)
@@ -127,11 +140,10 @@ fn newer_message(notice: &Value, state: &Value) -> Option<Value> {
     is_newer.then(|| state["messaged"].clone())
 }
 
-/// Whether a newer message about another link of the person mentions this link: then only that one is sent. relink knows it, the
-/// state of the link does not say it.
+/// What relink knows of the link besides its state: whether a message about another link mentions it, and whether its bank is down.
 #[expect(clippy::disallowed_methods, reason = "an example has no configuration")]
-async fn mentioned_later(notice: &Value, link: &Value) -> Result<bool, async_nats::Error> {
-    let Ok(relink) = std::env::var("RELINK_URL") else { return Ok(false) };
+async fn asked_of_relink(link: &Value) -> Result<Value, async_nats::Error> {
+    let Ok(relink) = std::env::var("RELINK_URL") else { return Ok(Value::Null) };
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
     let request = CLIENT.get(format!("{relink}/v1/links/{}", link["link_id"].as_str().unwrap_or_default()));
     let request = request.bearer_auth(std::env::var("RELINK_API_TOKEN").unwrap_or_default());
@@ -139,8 +151,7 @@ async fn mentioned_later(notice: &Value, link: &Value) -> Result<bool, async_nat
     let answer = answer
         .error_for_status()
         .map_err(|error| format!("{error}: check RELINK_API_TOKEN, which needs the scope `read`"))?;
-    let shown: Value = answer.json().await?;
-    Ok(shown["last_mention"]["at"].as_str() > notice["because"]["at"].as_str())
+    Ok(answer.json().await?)
 }
 
 /// Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link

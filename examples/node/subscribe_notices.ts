@@ -7,7 +7,7 @@
 // A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 // yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no message.
 // With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink
-// whether a newer message mentions the link.
+// whether a newer message mentions the link, and whether its bank is down now: then the message waits.
 
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, nanos } from "@nats-io/transport-node";
@@ -37,6 +37,8 @@ type State = {
 const TYPES = ["update_required", "reminder", "consent_expiring", "institution_restored"];
 const SUBJECTS = TYPES.map((type) => `link.notice.${type}.*`);
 const DURABLE = "prompts-node";
+// While a bank is down, a notice is delivered again after this time.
+const BANK_PAUSE_MS = 600_000;
 
 const [url = "nats://127.0.0.1:4222", count = "Infinity", file = "messages.sqlite"] = process.argv.slice(2);
 
@@ -54,6 +56,8 @@ await manager.consumers.add("KV_links", {
   filter_subjects: SUBJECTS,
   ack_policy: AckPolicy.Explicit,
   ack_wait: nanos(30_000),
+  // However many notices wait for a bank, those of other banks are delivered.
+  max_ack_pending: -1,
 });
 const consumer = await jetstream(connection).consumers.get("KV_links", DURABLE);
 
@@ -67,7 +71,12 @@ for await (const message of await consumer.consume({ max_messages: 10 })) {
     message.nak(1_000);
     continue;
   }
-  const links = await linksToAskFor(notice);
+  const found = await linksToAskFor(notice);
+  if (found.some((one) => one.bankIsDown)) {
+    message.nak(BANK_PAUSE_MS);
+    continue;
+  }
+  const links = found.map((one) => one.link);
   // A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
   const row = [id, notice.external_id, JSON.stringify(links)];
   const isNew = database.run("INSERT OR IGNORE INTO messages VALUES (?, ?, ?)", row).changes;
@@ -83,18 +92,21 @@ database.close();
 
 // The links of this person that need the person now: the link of the notice, and others that wait. The others get no prompt of
 // their own, so check each link, also if the first one works again.
-async function linksToAskFor(notice: Notice): Promise<Link[]> {
+async function linksToAskFor(notice: Notice): Promise<{ link: Link; bankIsDown: boolean }[]> {
   const newer = newerMessage(notice, await stateNow(notice.link_id));
   // Those are in the newer message.
   const leftOut = newer ? [notice.link_id, ...(newer.mentioned ?? []).map((link) => link.link_id)] : [];
   const ending = (notice.also_ending ?? []).map((link) => ({ ...link, action: "renew_consent" }));
-  const links: Link[] = [];
+  const links: { link: Link; bankIsDown: boolean }[] = [];
   for (const link of [{ ...notice, episode: notice.episode?.number }, ...(notice.also_broken ?? []), ...ending]) {
     const state = await stateNow(link.link_id);
-    if (leftOut.includes(link.link_id) || newerMessage(notice, state) || (await mentionedLater(notice, link))) continue;
-    if (!stillNeedsItsUser(link, state)) continue;
+    if (leftOut.includes(link.link_id) || newerMessage(notice, state) || !stillNeedsItsUser(link, state)) continue;
+    const known = await askedOfRelink(link);
+    // A newer message about another link of the person mentions this link: then only that one is sent.
+    if ((known.last_mention?.at ?? "") > notice.because.at) continue;
     const { link_id, institution, action, repair_url, due_at } = link;
-    links.push({ link_id, institution, action, repair_url, due_at });
+    const bankIsDown = known.institution_down_since != null;
+    links.push({ link: { link_id, institution, action, repair_url, due_at }, bankIsDown });
   }
   return links;
 }
@@ -105,16 +117,14 @@ function newerMessage(notice: Notice, state: State | null): State["messaged"] {
   return (state?.messaged?.at ?? "") > notice.because.at ? state!.messaged : null;
 }
 
-// Whether a newer message about another link of the person mentions this link: then only that one is sent. relink knows it, the
-// state of the link does not say it.
-async function mentionedLater(notice: Notice, link: Link): Promise<boolean> {
+// What relink knows of the link besides its state: whether a message about another link mentions it, and whether its bank is down.
+async function askedOfRelink(link: Link): Promise<{ last_mention?: { at: string }; institution_down_since?: string }> {
   const { RELINK_URL, RELINK_API_TOKEN = "" } = process.env;
-  if (!RELINK_URL) return false;
+  if (!RELINK_URL) return {};
   const headers = { authorization: `Bearer ${RELINK_API_TOKEN}` };
   const answer = await fetch(`${RELINK_URL}/v1/links/${link.link_id}`, { headers, signal: AbortSignal.timeout(10_000) });
   if (!answer.ok) throw new Error(`${answer.status}: check RELINK_API_TOKEN, which needs the scope \`read\`: ${await answer.text()}`);
-  const { last_mention } = (await answer.json()) as { last_mention?: { at: string } };
-  return (last_mention?.at ?? "") > notice.because.at;
+  return (await answer.json()) as { last_mention?: { at: string }; institution_down_since?: string };
 }
 
 // Whether this outage is still open, and the user is not repairing the link. An episode is one outage. The episodes of a link

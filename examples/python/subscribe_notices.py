@@ -6,7 +6,7 @@ at any time, and several copies of it share the work. It ends after COUNT notice
 A new consumer starts at the oldest notice that the stream has, and a consumer that was stopped for a day starts at
 yesterday's. So this program reads the state of each link before it prompts: a user whose links work again gets no message.
 With the address of relink in RELINK_URL, and a token with the scope `read` in RELINK_API_TOKEN, it also asks relink
-whether a newer message mentions the link.
+whether a newer message mentions the link, and whether its bank is down now: then the message waits.
 """
 
 import asyncio
@@ -25,6 +25,8 @@ from nats.js.errors import NotFoundError
 TYPES = ["update_required", "reminder", "consent_expiring", "institution_restored"]
 SUBJECTS = [f"link.notice.{type}.*" for type in TYPES]
 DURABLE = "prompts-python"
+# While a bank is down, a notice is delivered again after this time.
+BANK_PAUSE_SECS = 600
 
 
 async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
@@ -34,7 +36,9 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
     connection = await nats.connect(url)
     jetstream = connection.jetstream()
     config = ConsumerConfig(
-        durable_name=DURABLE, filter_subjects=SUBJECTS, ack_policy=AckPolicy.EXPLICIT, ack_wait=30
+        durable_name=DURABLE, filter_subjects=SUBJECTS, ack_policy=AckPolicy.EXPLICIT, ack_wait=30,
+        # However many notices wait for a bank, those of other banks are delivered.
+        max_ack_pending=-1,
     )
     await jetstream.add_consumer("KV_links", config)
     notices = await jetstream.pull_subscribe_bind(DURABLE, stream="KV_links")
@@ -53,6 +57,9 @@ async def main(url="nats://127.0.0.1:4222", count=None, file="messages.sqlite"):
                 await message.nak(delay=1)
                 continue
             links = await links_to_ask_for(jetstream, notice)
+            if any(link.pop("bank_is_down") for link in links):
+                await message.nak(delay=BANK_PAUSE_SECS)
+                continue
             # A notice arrives at least once, with a stable id: the same transaction remembers the id and stores the message.
             with database:
                 row = (notice_id, notice["external_id"], json.dumps(links))
@@ -81,10 +88,15 @@ async def links_to_ask_for(jetstream, notice):
     links = []
     for link in [first, *notice.get("also_broken", []), *ending]:
         state = await state_now(jetstream, link["link_id"])
-        is_newer = link["link_id"] in left_out or newer_message(notice, state) or mentioned_later(notice, link)
-        if not is_newer and still_needs_its_user(link, state):
+        is_newer = link["link_id"] in left_out or newer_message(notice, state)
+        if is_newer or not still_needs_its_user(link, state):
+            continue
+        known = asked_of_relink(link)
+        # A newer message about another link of the person mentions this link: then only that one is sent.
+        if (known.get("last_mention") or {}).get("at", "") <= notice["because"]["at"]:
             shown = ("link_id", "institution", "action", "repair_url", "due_at")
-            links.append({key: link[key] for key in shown if key in link})
+            is_down = known.get("institution_down_since") is not None
+            links.append({key: link[key] for key in shown if key in link} | {"bank_is_down": is_down})
     return links
 
 
@@ -95,20 +107,19 @@ def newer_message(notice, state):
     return messaged if messaged.get("at", "") > notice["because"]["at"] else {}
 
 
-def mentioned_later(notice, link):
-    """Whether a newer message about another link of the person mentions this link: then only that one is sent. relink knows it,
-    the state of the link does not say it."""
+def asked_of_relink(link):
+    """What relink knows of the link besides its state: whether a message about another link mentions it, and whether its bank
+    is down."""
     if not (relink := os.environ.get("RELINK_URL")):
-        return False
+        return {}
     headers = {"Authorization": f"Bearer {os.environ.get('RELINK_API_TOKEN', '')}"}
     request = urllib.request.Request(f"{relink}/v1/links/{link['link_id']}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            mention = json.load(answer).get("last_mention") or {}
+            return json.load(answer)
     except urllib.error.URLError as error:
         # Nothing is lost: the notice has no acknowledgement.
         sys.exit(f"{relink} cannot be asked ({error}): check RELINK_URL, and RELINK_API_TOKEN, which needs the scope `read`")
-    return mention.get("at", "") > notice["because"]["at"]
 
 
 def still_needs_its_user(link, state):

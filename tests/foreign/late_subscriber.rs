@@ -1,5 +1,5 @@
 //! The example subscribers, started late, with the address of relink: one message to a person, also if a later message about another
-//! link mentions the link of an earlier one.
+//! link mentions the link of an earlier one, and none about a bank that is down now.
 
 use serde_json::{Value, json};
 
@@ -15,18 +15,9 @@ async fn a_late_subscriber_writes_once_about_a_link_that_a_later_message_mention
     let nats = TestNats::start().await;
     let data = nats.dir.path().join("relink");
     let relink = Relink::serve(nats.server.url(), &data, &[("RELINK_POLICY_REMINDER_PAUSE", "1s")]).await;
-    for link in [FIRST, SECOND] {
-        let read = json!({"observed_at": "2026-01-01T00:00:00Z", "outcome": "found",
-            "link": {"id": link, "institution": "erebor_mx_retail", "status": "valid", "external_id": "maria"}});
-        let published = nats.context.publish(format!("belvo.observation.{link}"), read.to_string().into()).await;
-        published.expect("sent").await.expect("stored");
-    }
     for (link, n) in [(FIRST, 1), (SECOND, 2)] {
-        let known = async { while relink.wait_for_link(&client(), link).await["external_id"] != "maria" {} };
-        within("the reads", known).await;
-        relink.store_webhook(&client(), webhook(link, "token_required", n)).await;
-        let prompted = async { while relink.wait_for_link(&client(), link).await["episode"]["prompt"] != "sent" {} };
-        within("the prompt", prompted).await;
+        read(&nats, &relink, link, "erebor_mx_retail", "maria").await;
+        prompt(&relink, link, n).await;
     }
     assert_eq!(relink.wait_for_link(&client(), FIRST).await["last_mention"]["link_id"], SECOND);
 
@@ -38,5 +29,51 @@ async fn a_late_subscriber_writes_once_about_a_link_that_a_later_message_mention
         };
         let written: Vec<_> = messages.iter().map(ids).collect();
         assert_eq!(written, [[SECOND, FIRST]], "{durable}: {messages:?}");
+    }
+}
+
+/// Stores a read of a working link, and waits until relink knows it.
+async fn read(nats: &TestNats, relink: &Relink, link: &str, institution: &str, person: &str) {
+    let read = json!({"observed_at": "2026-01-01T00:00:00Z", "outcome": "found",
+        "link": {"id": link, "institution": institution, "status": "valid", "external_id": person}});
+    let published = nats.context.publish(format!("belvo.observation.{link}"), read.to_string().into()).await;
+    published.expect("sent").await.expect("stored");
+    let known = async { while relink.wait_for_link(&client(), link).await["external_id"] != person {} };
+    within("the read", known).await;
+}
+
+/// Breaks a link with the webhook of this number, and waits for the prompt.
+async fn prompt(relink: &Relink, link: &str, n: usize) {
+    relink.store_webhook(&client(), webhook(link, "token_required", n)).await;
+    let prompted = async { while relink.wait_for_link(&client(), link).await["episode"]["prompt"] != "sent" {} };
+    within("the prompt", prompted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_about_a_bank_that_is_down_waits_and_holds_up_no_other() {
+    let nats = TestNats::start().await;
+    let data = nats.dir.path().join("relink");
+    let relink = Relink::serve(nats.server.url(), &data, &[("RELINK_STATUS_WEBHOOK_SECRETS", "of-the-page")]).await;
+    read(&nats, &relink, FIRST, "erebor_mx_retail", "maria").await;
+    read(&nats, &relink, SECOND, "gringotts_mx_retail", "pedro").await;
+    prompt(&relink, FIRST, 1).await;
+    prompt(&relink, SECOND, 2).await;
+    let outage = json!({"incident": {"status": "identified", "updated_at": "2026-01-01T00:00:00Z",
+        "components": [{"name": "erebor_mx_retail", "status": "major_outage"}]}});
+    let page = client().post(format!("{}/webhooks/belvo-status?secret=of-the-page", relink.url)).json(&outage);
+    assert_eq!(page.send().await.expect("an answer").status(), 200);
+    let is_down =
+        async { while !relink.wait_for_link(&client(), FIRST).await["institution_down_since"].is_string() {} };
+    within("the outage", is_down).await;
+
+    for (durable, mut subscriber) in subscribers().await {
+        subscriber.env("RELINK_URL", &relink.url).env("RELINK_API_TOKEN", API_TOKEN);
+        let messages = subscribe(&mut subscriber, &nats, 1, &nats.dir.path().join(durable)).await;
+        assert_eq!(messages.len(), 1, "{durable}: {messages:?}");
+        assert_eq!(messages[0]["links"][0]["link_id"], SECOND, "{durable}");
+        // The earlier notice is not lost: the server delivers it again later.
+        let stream = nats.context.get_stream("KV_links").await.expect("the stream");
+        let info = stream.consumer_info(durable).await.expect("the consumer is durable");
+        assert_eq!((info.num_pending, info.num_ack_pending), (0, 1), "{durable}");
     }
 }
