@@ -11,13 +11,13 @@ use super::client::{History, RelinkArgs, RunningRelink, Situation, mention_in};
 use super::due::{Around, next_in_short, next_steps};
 use super::history::{began_wait, has_counted, last_command, printable_history};
 use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
-use super::outages::messages_to_user;
+use super::outages::{messages_to_user, messages_without_history};
 use super::output::{BOLD, DIM, colour_of, json_text, line, print, print_json, terminal_width};
 use super::sentences::{at, in_quotes, of_mention, span, word_of};
 use super::tables::{Column, table_of};
 use super::watching::{Output, print_each};
 use crate::clock;
-use crate::contract::{At, EpisodeRecord, Record};
+use crate::contract::{At, Record};
 use crate::link::{LinkId, StateName, Timestamp};
 use crate::printable::{counted, printable, printable_json};
 use crate::wording::{of_cause, of_state};
@@ -234,28 +234,6 @@ impl Known {
     }
 }
 
-/// The messages to the user about the open outage. The record counts a recorded prompt and a mention in a message about another link as sent;
-/// the history knows which it was.
-fn messages(text: &mut String, episode: &EpisodeRecord, known: &Known) {
-    match &known.history {
-        Some(history) => messages_to_user(text, history, episode.number),
-        None if known.around.observes => line(
-            text,
-            format_args!(
-                "The prompt of this outage and {} were sent, or only recorded (observe mode); the history cannot be read now.",
-                counted(episode.reminders_count as usize, "reminder")
-            ),
-        ),
-        None => line(
-            text,
-            format_args!(
-                "The user was prompted, and got {}, by messages about this link or about another one; the history cannot be read now.",
-                counted(episode.reminders_count as usize, "reminder")
-            ),
-        ),
-    }
-}
-
 /// One link in plain sentences.
 fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> {
     let (mut record, due) = super::client::record_of(link)?;
@@ -275,7 +253,10 @@ fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> 
             ),
         );
         if episode.prompt_sent {
-            messages(&mut text, episode, known);
+            match &known.history {
+                Some(history) => messages_to_user(&mut text, history, episode.number),
+                None => line(&mut text, format_args!("{}", messages_without_history(episode, known.around.observes))),
+            }
         }
         if episode.attempts_count > 0 {
             line(&mut text, format_args!("Attempts of the user to repair the link: {}.", episode.attempts_count));

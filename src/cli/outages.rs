@@ -7,9 +7,7 @@ use super::held::{PROMPT, REMINDER, counts_mention, what_was_due};
 use super::history::{Known, because, evidence, time_of};
 use super::output::{BOLD, DIM, line};
 use super::sentences::{at, of_action, of_notice, of_transition};
-use crate::contract::{
-    At, Because, CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, NeedRecord, PromptWord,
-};
+use crate::contract::{At, Because, CauseWord, EpisodeRecord, EpisodeSummary, HistoryEntry, HistoryKind, NeedRecord};
 use crate::link::Timestamp;
 use crate::printable::{counted, printable};
 use crate::wording::of_cause;
@@ -25,15 +23,29 @@ pub(super) fn open_outage(
     line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
     beginning(text, history, (episode.number, episode.opened_at.0, episode.cause), !known.has_no_history, now);
     if known.has_no_history {
-        let word = if episode.prompt == Some(PromptWord::Sent) { "was sent" } else { "has not been sent" };
-        let reminders = counted(episode.reminders_count as usize, "reminder");
-        let when = "the times are in the history, which cannot be read now";
-        line(text, format_args!("  The prompt to the user {word}, and {reminders}; {when}."));
+        line(text, format_args!("  {}", messages_without_history(episode, known.around.observes)));
     } else {
         messages_to_user(text, history, episode.number);
     }
     if episode.attempts_count > 0 {
         line(text, format_args!("  Attempts of the user to repair the link: {}.", episode.attempts_count));
+    }
+}
+
+/// The messages to the user about an outage, when the history cannot be read. The state counts a recorded prompt and a mention in a message
+/// about another link as sent; only the history knows which it was.
+pub(super) fn messages_without_history(episode: &EpisodeRecord, observes: bool) -> String {
+    let unread = "the history, which has the messages, cannot be read now";
+    if !episode.prompt_sent {
+        return format!("The user has not been prompted; {unread}.");
+    }
+    let reminders = counted(episode.reminders_count as usize, "reminder");
+    if observes {
+        format!("The prompt of this outage and {reminders} were sent, or only recorded (observe mode); {unread}.")
+    } else {
+        format!(
+            "The user was prompted, and got {reminders}, by messages about this link or about another one; {unread}."
+        )
     }
 }
 
