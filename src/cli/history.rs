@@ -207,7 +207,7 @@ pub(super) fn has_counted(entries: &[HistoryEntry], mention: &Mention) -> bool {
 }
 
 fn is_of_mention(entry: &HistoryEntry, mention: &Mention) -> bool {
-    let Some(because) = because(entry).filter(|because| counts_mention(because)) else { return false };
+    let Some(because) = because(entry).filter(counts_mention) else { return false };
     let last = because.person.as_ref().and_then(|person| person.last_message.as_ref());
     let last = last.filter(|last| last.mentioned.is_some());
     last.is_some_and(|last| last.at == mention.at && last.link_id == mention.link_id)
