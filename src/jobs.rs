@@ -401,7 +401,7 @@ fn record_outcome(job: &JobBody, link: &LinkId, outcome: &Outcome, next: Next, t
             "given_up"
         }
     };
-    metrics::counter!(metric::JOBS.name, "job" => job, "outcome" => outcome).increment(1);
+    metrics::counter!(metric::JOBS.name, "type" => job, "outcome" => outcome).increment(1);
 }
 
 fn backoff(tries: i64) -> Duration {

@@ -4,7 +4,7 @@
 //! Prometheus, and docs/operations.md contains this table. `tests/metrics.rs` compares the three.
 //!
 //! Each label value is a time series of its own. So no label contains a link, a user or a text from outside, except
-//! the name of an institution.
+//! the name of an institution. No label is called `job` or `instance`: Prometheus adds these itself, and renames those of the program.
 
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +13,50 @@ pub enum Kind {
     Counter,
     /// A number that rises and falls.
     Gauge,
-    /// Recorded values, exported as quantiles; Prometheus calls it a summary.
-    Histogram,
+    /// Recorded values, exported as counts of those up to each bound.
+    Histogram(Scale),
+}
+
+/// The bounds of a histogram. `histogram_quantile` of Prometheus is as precise as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Numbers of messages in a batch.
+    Messages,
+    /// Seconds, for the time of a request or of a commit.
+    Latency,
+    /// Seconds, for what users and banks do: an outage lasts from seconds to months.
+    Outage,
+}
+
+impl Scale {
+    /// The upper bounds of the buckets, in the unit of the metric. Larger values count in one more bucket, `+Inf`.
+    pub const fn bounds(self) -> &'static [f64] {
+        const MINUTE: f64 = 60.0;
+        const HOUR: f64 = 60.0 * MINUTE;
+        const DAY: f64 = 24.0 * HOUR;
+        match self {
+            Self::Messages => &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0],
+            Self::Latency => &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0],
+            Self::Outage => &[
+                1.0,
+                10.0,
+                MINUTE,
+                5.0 * MINUTE,
+                15.0 * MINUTE,
+                HOUR,
+                3.0 * HOUR,
+                6.0 * HOUR,
+                12.0 * HOUR,
+                DAY,
+                2.0 * DAY,
+                4.0 * DAY,
+                7.0 * DAY,
+                14.0 * DAY,
+                30.0 * DAY,
+                90.0 * DAY,
+            ],
+        }
+    }
 }
 
 /// One metric.
@@ -32,11 +74,15 @@ pub struct Metric {
 
 /// Defines a constant for each row, and [`METRICS`].
 macro_rules! metrics {
-    ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $about:literal;)*) => {
+    ($($constant:ident: $kind:ident $(($scale:ident))? $name:literal [$($label:literal),*] $about:literal;)*) => {
         $(
             #[doc = $about]
-            pub const $constant: Metric =
-                Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], about: $about };
+            pub const $constant: Metric = Metric {
+                name: $name,
+                kind: Kind::$kind $((Scale::$scale))?,
+                labels: &[$($label),*],
+                about: $about,
+            };
         )*
 
         /// All metrics, in the order of docs/operations.md.
@@ -47,7 +93,7 @@ macro_rules! metrics {
 metrics! {
     HTTP_REQUESTS: Counter "relink_http_requests_total" ["route", "method", "status"]
         "responses of the HTTP server; `route` is the pattern, never the path";
-    HTTP_REQUEST_SECONDS: Histogram "relink_http_request_seconds" ["route"] "time to each response, in seconds";
+    HTTP_REQUEST_SECONDS: Histogram(Latency) "relink_http_request_seconds" ["route"] "time to each response, in seconds";
     HTTP_CONNECTIONS: Gauge "relink_http_connections" [] "open connections of the HTTP server and of the proxy";
     HTTP_CONNECTIONS_CLOSED: Counter "relink_http_connections_closed_total" ["reason"] "closed connections, by the reason of the end";
     HTTP_PANICS: Counter "relink_http_panics_total" [] "requests whose handling panicked: each is a bug";
@@ -79,17 +125,17 @@ metrics! {
         "inputs that were removed from `BELVO` before relink read them, at least";
     UNREADABLE_FIELDS: Counter "relink_unreadable_fields_total" ["field"]
         "fields of inputs, such as dates, that could not be read";
-    COMMIT_MESSAGES: Histogram "relink_commit_messages" [] "messages in each commit";
-    COMMIT_SECONDS: Histogram "relink_commit_seconds" [] "time from the end of each commit to the answer of NATS, in seconds";
+    COMMIT_MESSAGES: Histogram(Messages) "relink_commit_messages" [] "messages in each commit";
+    COMMIT_SECONDS: Histogram(Latency) "relink_commit_seconds" [] "time from the end of each commit to the answer of NATS, in seconds";
     TRANSITIONS: Counter "relink_transitions_total" ["from", "to"] "transitions of links from one state to another";
     NOTICES: Counter "relink_notices_total" ["type"] "notices; in observe mode those that are recorded and not published";
     PROMPTS: Counter "relink_prompts_total" ["reminder"]
         "messages that ask a user for a repair: 0 is the prompt, 1 the first reminder; `10+` from the tenth";
-    DETECT_SECONDS: Histogram "relink_detect_seconds" []
+    DETECT_SECONDS: Histogram(Outage) "relink_detect_seconds" []
         "time from the last proof that a link worked until relink knew of its outage, in seconds";
-    PROMPT_SECONDS: Histogram "relink_prompt_seconds" [] "how long each outage had lasted when its prompt was published, in seconds";
-    REPAIR_SECONDS: Histogram "relink_repair_seconds" [] "how long each outage lasted that ended with a proof, in seconds";
-    DATA_AGE_SECONDS: Histogram "relink_data_age_seconds" []
+    PROMPT_SECONDS: Histogram(Outage) "relink_prompt_seconds" [] "how long each outage had lasted when its prompt was published, in seconds";
+    REPAIR_SECONDS: Histogram(Outage) "relink_repair_seconds" [] "how long each outage lasted that ended with a proof, in seconds";
+    DATA_AGE_SECONDS: Histogram(Outage) "relink_data_age_seconds" []
         "how old the data of a link was when newer data arrived, in seconds; webhooks within a minute count as one";
     LINKS_UNREADABLE: Counter "relink_links_unreadable_total" [] "links whose record in the store is unreadable";
     STORE_DAMAGES: Counter "relink_store_damages_total" [] "damages of the store that relink found while it ran; the store was rebuilt";
@@ -105,7 +151,7 @@ metrics! {
         "prompts that were deferred because of an incident";
     CREATIONS: Counter "relink_creations_total" ["outcome"]
         "links whose creation was not finished at once: `begun`, `finished`, `unfinished`, `removed`";
-    JOBS: Counter "relink_jobs_total" ["job", "outcome"]
+    JOBS: Counter "relink_jobs_total" ["type", "outcome"]
         "attempts of jobs: `reported`, `retried` or `given_up`";
     BELVO_KEYS_REFUSED: Gauge "relink_belvo_keys_refused" [] "1 while Belvo refuses relink's keys, by its last answer that shows it; else 0";
     BELVO_REQUESTS_LEFT: Gauge "relink_belvo_requests_left" []

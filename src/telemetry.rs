@@ -9,7 +9,7 @@ use std::{fmt, io};
 
 use anstyle::Style;
 use metrics::Unit;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 use tracing_subscriber::field::RecordFields;
@@ -131,7 +131,7 @@ pub fn shows_no_body(metadata: &Metadata<'_>) -> bool {
 pub fn metrics() -> PrometheusHandle {
     static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
     let handle = METRICS.get_or_init(|| {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let recorder = exporter().build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!("another metrics recorder was installed before relink's, so GET /metrics stays empty");
@@ -142,14 +142,29 @@ pub fn metrics() -> PrometheusHandle {
     handle.clone()
 }
 
-/// Registers the description and the unit of each metric; the name of a metric in seconds ends in `_seconds`.
+/// The exporter, with the bounds of each histogram. Its default for a histogram are quantiles of the last minute, which are 0 after a quiet
+/// minute, and cannot be added up over instances.
+fn exporter() -> PrometheusBuilder {
+    METRICS.iter().fold(PrometheusBuilder::new(), |exporter, Metric { name, kind, .. }| match kind {
+        Kind::Histogram(scale) => exporter
+            .set_buckets_for_metric(Matcher::Full((*name).to_owned()), scale.bounds())
+            .expect("each scale has bounds"),
+        Kind::Counter | Kind::Gauge => exporter,
+    })
+}
+
+/// Registers the description and the unit of each metric; the name of a metric in seconds ends in `_seconds`. A counter without labels is 0
+/// from the start: Prometheus does not see the rise of a series that begins with 1.
 fn describe() {
-    for Metric { name, kind, about, .. } in METRICS {
+    for Metric { name, kind, labels, about } in METRICS {
         let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
         match kind {
             Kind::Counter => metrics::describe_counter!(*name, unit, *about),
             Kind::Gauge => metrics::describe_gauge!(*name, unit, *about),
-            Kind::Histogram => metrics::describe_histogram!(*name, unit, *about),
+            Kind::Histogram(_) => metrics::describe_histogram!(*name, unit, *about),
+        }
+        if *kind == Kind::Counter && labels.is_empty() {
+            metrics::counter!(*name).increment(0);
         }
     }
 }

@@ -151,7 +151,7 @@ impl Reconciler {
         is_known && state != StateName::Removed
     }
 
-    fn set_deferred_gauge(&self) {
+    pub(super) fn set_deferred_gauge(&self) {
         let count = u32::try_from(self.deferred().elements.len()).unwrap_or(u32::MAX);
         metrics::gauge!(metric::READS_DEFERRED.name).set(f64::from(count));
     }

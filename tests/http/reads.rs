@@ -268,6 +268,12 @@ async fn the_status_has_the_sweeps_the_budget_and_what_waits() {
     assert_eq!((&status["belvo"], &status["journal"]["waiting"]), (&belvo, &json!(0)));
     let metrics = answer(bench.request(Method::GET, "/metrics")).await.text;
     assert!(metrics.lines().any(|line| line == "relink_belvo_requests_left 80"), "{metrics}");
+    // A counter has a value before its first event, and a histogram has buckets, so that Prometheus adds up those of several instances.
+    for start in
+        ["relink_foreign_messages_total ", "relink_http_request_seconds_bucket{route=\"/v1/status\",le=\"0.001\"} "]
+    {
+        assert!(metrics.lines().any(|line| line.starts_with(start)), "{start}: {metrics}");
+    }
     // Without keys there are no sweeps and no calls.
     let bench = Bench::new().await;
     assert!(bench.get("/v1/status").await.body.get("belvo").is_none());
