@@ -107,7 +107,12 @@ impl TransitionBuilder<'_> {
         if episode.superseded_by.is_some() {
             return Err(Refusal::AlreadyKnown);
         }
-        let is_deferred = matches!(episode.prompt, Prompt::Deferred { .. });
+        let is_deferred = match episode.prompt {
+            Prompt::Deferred { .. } => true,
+            // After its present wait, the prompt would wait for the end of the incident.
+            Prompt::Postponed { .. } | Prompt::Unidentified { .. } => self.is_deferred(episode),
+            Prompt::Sent | Prompt::Muted => false,
+        };
         if episode.prompt == Prompt::Sent || !(self.link.muted || is_deferred) {
             return Err(Refusal::NothingHeld);
         }

@@ -235,6 +235,23 @@ fn a_release_ends_a_mute_and_does_not_wait_for_the_incident() {
 }
 
 #[test]
+fn a_release_counts_also_if_the_incident_begins_after_the_wait_for_the_turn_of_the_user() {
+    let mut scene = Scene { history: History::new(true), now: START, incident: false };
+    scene.history.link.profile = identified();
+    let message = LastMessage { at: scene.now, about: other_links()[0].clone(), mentioned: None };
+    let person = Box::new(Person { last_message: Some(message), ..Person::default() });
+    let broken = Event::Broken(Breakage::of(Cause::Token));
+    scene.history.receive(Input { person: Some(person), ..broken.into() }, scene.now).expect("the machine accepts it");
+    assert!(matches!(scene.prompt(), Prompt::Postponed { .. }));
+    assert_eq!(scene.try_receive(Event::Command(Command::Release)), Err(Refusal::NothingHeld));
+    scene.incident = true;
+    assert_eq!(prompts(&scene.receive(Event::Command(Command::Release))), 0);
+    let at = scene.history.link.deadline(&scene.history.policy).expect("the end of the pause");
+    let due = Input { incident: down(true), ..Event::DeadlinePassed.into() };
+    assert_eq!(prompts(&scene.history.receive(due, at).expect("it is due").effects), 1);
+}
+
+#[test]
 fn a_release_does_not_wake_a_user_and_sends_nothing_about_a_link_that_needs_nobody() {
     let mut scene = Scene::broken(true, Cause::Credentials);
     // The person got a message about another link a minute ago.
