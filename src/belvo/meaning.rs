@@ -25,10 +25,6 @@ use crate::link::{
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The meaning of a message.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "almost every message is an event, and a box would be an allocation for each"
-)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
     /// An event of the link.

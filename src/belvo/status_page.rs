@@ -10,12 +10,16 @@ use super::fields;
 use super::undecodable::Undecodable;
 use crate::institution::PageStatus;
 use crate::link::Timestamp;
+use crate::printable::shortened;
 
 /// The most components in one webhook. Belvo has some hundreds of institutions.
 pub const COMPONENTS_MAX: usize = 300;
 
 /// The longest name of a component, in bytes.
 const NAME_BYTES_MAX: usize = 200;
+
+/// The most characters of a text that an operator sees.
+const DETAIL_CHARS_MAX: usize = 60;
 
 /// A webhook of the status page.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +28,8 @@ pub struct StatusReport {
     pub updated_at: Timestamp,
     /// The components, by name.
     pub components: Vec<ComponentStatus>,
-    /// How many components have a status or a name that cannot be read.
-    pub unreadable_count: usize,
+    /// The components with a status that is not known, as clauses for an operator.
+    pub unreadable: Vec<String>,
 }
 
 /// The status of one component.
@@ -67,14 +71,19 @@ pub(super) fn parse(body: &Value, received_at: Timestamp) -> Result<StatusReport
         ["resolved", "postmortem", "completed"].iter().any(|over| status.eq_ignore_ascii_case(over))
     });
     let all: Vec<&Value> = listed.into_iter().chain(single).collect();
-    let components: Vec<_> = all.iter().filter_map(|component| component_of(component, is_over)).collect();
-    let unreadable_count = all.len() - components.len();
+    let (mut components, mut unreadable) = (Vec::new(), Vec::new());
+    for component in all {
+        match component_of(component, is_over) {
+            Some(read) => components.push(read),
+            None => unreadable.push(of_unreadable(component)),
+        }
+    }
     let updates =
         [incident, single.and_then(Value::as_object), body.get("component_update").and_then(Value::as_object)];
     let updated_at = updates.into_iter().flatten().filter_map(updated_at).max();
     // A clock that is ahead must not hide the next reports.
     let updated_at = updated_at.map_or(received_at, |at| at.min(received_at));
-    Ok(StatusReport { updated_at, components, unreadable_count })
+    Ok(StatusReport { updated_at, components, unreadable })
 }
 
 fn component_of(component: &Value, is_over: bool) -> Option<ComponentStatus> {
@@ -90,6 +99,17 @@ fn component_of(component: &Value, is_over: bool) -> Option<ComponentStatus> {
         _unknown => return None,
     };
     Some(ComponentStatus { name, status })
+}
+
+fn of_unreadable(component: &Value) -> String {
+    let text = |field: &str| component[field].as_str().map(|text| shortened(text, DETAIL_CHARS_MAX));
+    match (text("name"), text("status")) {
+        (Some(name), Some(status)) => {
+            format!("the component `{name}` has the status `{status}`, which relink does not know")
+        }
+        (Some(name), None) => format!("the component `{name}` has no status"),
+        (None, _) => "a component has no name".to_owned(),
+    }
 }
 
 fn updated_at(object: &Map<String, Value>) -> Option<Timestamp> {
@@ -132,7 +152,8 @@ mod tests {
             assert_eq!(read(&incident(status, component)), expected, "{status} {component}");
         }
         let unknown = parse(&incident("investigating", "?"), NOW).unwrap();
-        assert_eq!((unknown.unreadable_count, unknown.updated_at), (1, NOW));
+        let words = "the component `Erebor` has the status `?`, which relink does not know".to_owned();
+        assert_eq!((unknown.unreadable, unknown.updated_at), (vec![words], NOW));
     }
 
     #[test]

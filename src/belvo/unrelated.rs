@@ -32,7 +32,7 @@ pub enum Unrelated {
     Creation,
     /// The user entered a wrong MFA token. The attempt goes on.
     WrongToken,
-    /// The user is in the widget. Another message reports how that ends.
+    /// An error inside the widget. Another message reports how the attempt ends.
     InWidget,
 }
 
@@ -58,7 +58,9 @@ impl Unrelated {
             Self::ConsentPending => "the user has not authorised the consent yet",
             Self::Creation => "the creation of a new link failed, so there is no link",
             Self::WrongToken => "the user entered a wrong MFA token, and may try again",
-            Self::InWidget => "the user is in the widget, and another message reports how that ends",
+            Self::InWidget => {
+                "an error inside the widget is shown to the user there, and another message reports how that ends"
+            }
         }
     }
 

@@ -5,10 +5,14 @@ use crate::belvo::StatusReport;
 use crate::contract::{DeadReason, IncidentBody, Origin};
 use crate::institution::Components;
 use crate::link::Timestamp;
+use crate::printable::shortened;
 use crate::store::Store;
 
 /// The most institutions in one report. Each can have two messages: an outage ends, and trouble goes on.
 const INSTITUTIONS_MAX: usize = 300;
+
+/// The most components that a dead letter names.
+const NAMED_MAX: usize = 5;
 
 /// The most messages that one report can lead to.
 pub(super) const MESSAGES_MAX: usize = 2 * INSTITUTIONS_MAX;
@@ -30,41 +34,50 @@ impl<S: Store> Engine<S> {
             plan.span_outcome("repeated");
             return;
         }
-        let (bodies, unknown_count) = take(&mut self.institutions, &self.components, report, origin, now);
+        let (bodies, unknown) = take(&mut self.institutions, &self.components, report, origin, now);
         bodies.into_iter().for_each(|body| plan.incident(delivery.partition, body));
-        if unknown_count == 0 {
+        if unknown.is_empty() {
             plan.tally.add(delivery.kind_word(), "accepted");
             plan.span_outcome("accepted");
         } else {
-            let detail = format!(
-                "{unknown_count} components of the status page are not configured (RELINK_STATUS_COMPONENTS), or have an unknown status; \
-                 the others were handled"
-            );
+            let more = match unknown.len().saturating_sub(NAMED_MAX) {
+                0 => String::new(),
+                count => format!("; and {count} more"),
+            };
+            let named = unknown[..unknown.len().min(NAMED_MAX)].join("; ");
+            let detail = format!("{named}{more}. Other components in the message were handled.");
             Self::dead_letter(delivery, DeadReason::UnknownCode, detail, plan);
         }
     }
 }
 
-/// The messages to publish, and the number of components without a meaning.
+/// The messages to publish, and the components without a meaning, as clauses for an operator.
 fn take(
     institutions: &mut Institutions,
     components: &Components,
     report: &StatusReport,
     origin: &Origin,
     now: Timestamp,
-) -> (Vec<IncidentBody>, usize) {
+) -> (Vec<IncidentBody>, Vec<String>) {
     let mut bodies = Vec::new();
-    let (mut unknown_count, mut reported_count) = (report.unreadable_count, 0);
+    let (mut unknown, mut reported_count) = (report.unreadable.clone(), 0);
     for component in &report.components {
         let named = components.institutions(&component.name);
         reported_count += named.len();
-        if named.is_empty() || reported_count > INSTITUTIONS_MAX {
-            unknown_count += 1;
+        let name = shortened(&component.name, 60);
+        if named.is_empty() {
+            unknown.push(format!("the component `{name}` stands for no institution (RELINK_STATUS_COMPONENTS)"));
+            continue;
+        }
+        if reported_count > INSTITUTIONS_MAX {
+            unknown.push(format!(
+                "the component `{name}` is one too many: a message is about at most {INSTITUTIONS_MAX} institutions"
+            ));
             continue;
         }
         for institution in named {
             bodies.extend(institutions.status_page(&institution, component.status, report.updated_at, origin, now));
         }
     }
-    (bodies, unknown_count)
+    (bodies, unknown)
 }

@@ -16,9 +16,9 @@ pub(crate) const MODULES: &[(&str, &[&str])] = &[
     ("contract", &["link", "institution"]),
     ("wording", &["link", "contract"]),
     ("trace", &["metric", "clock", "contract"]),
-    ("belvo", &["metric", "tls", "link", "institution", "clock", "contract", "trace"]),
+    ("belvo", &["metric", "printable", "tls", "link", "institution", "clock", "contract", "trace"]),
     ("store", &["link", "contract"]),
-    ("engine", &["link", "institution", "repair", "contract", "belvo", "store"]),
+    ("engine", &["printable", "link", "institution", "repair", "contract", "belvo", "store"]),
     ("node", &["link", "institution", "repair", "contract", "store", "engine"]),
     ("activity", &["link", "contract", "engine"]),
     (

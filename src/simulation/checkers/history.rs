@@ -339,7 +339,7 @@ pub(super) fn due(delivery: &Delivery) -> Due {
         Ok(Meaning::StatusPage(report)) => {
             let is_unknown = |name: &str| Components::default().institutions(name).is_empty();
             let unknown = report.components.iter().any(|component| is_unknown(&component.name));
-            Due::Page { and_dead: unknown || report.unreadable_count > 0 }
+            Due::Page { and_dead: unknown || !report.unreadable.is_empty() }
         }
         Ok(Meaning::Unknown { .. }) => Due::Remark { and_dead: true },
         Err(_) => Due::Dead,
