@@ -314,7 +314,9 @@ impl Filler<'_> {
             Shown::View(View::NeedsYou(Need::Token)) => texts.token,
             _ => self.message().lead,
         };
-        let trouble = self.page.trouble.map(|trouble| match trouble {
+        // Only a page that asks for something says that the bank is down: another one would contradict itself.
+        let asks = matches!(self.page.shown, Shown::Form(..) | Shown::View(View::NeedsYou(_)));
+        let trouble = self.page.trouble.filter(|_| asks).map(|trouble| match trouble {
             Trouble::BankDown => texts.bank_down,
             Trouble::BankDownAndPromised => texts.bank_down_and_promised,
         });
