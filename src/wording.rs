@@ -126,6 +126,27 @@ pub const fn of_event(event: EventName) -> &'static str {
     }
 }
 
+/// The commands that may ask for what is so already.
+const REPEATABLE: [&str; 5] = ["mute", "unmute", "snooze", "unsupersede", "release"];
+
+/// Why a command changed nothing, if it asked for what is so already, as a clause. `None` for everything else.
+pub fn of_known_already(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "mute" => "the link is muted already",
+        "unmute" => "the link is not muted",
+        "snooze" => "the link is snoozed until this time already",
+        "unsupersede" => "the link is not superseded by a newer link",
+        "release" => {
+            "a newer link of the same user works, so nobody is prompted for this one; `relink unsupersede` reverses this"
+        }
+        _ => return None,
+    })
+}
+
+/// Why a `release` changed nothing, if it found no prompt to release, as a clause.
+pub const NOTHING_HELD: &str = "no prompt of this link waits for the end of a mute or of an incident; `relink show` says what it waits for, \
+                                and `relink unmute` ends a mute";
+
 /// All these words by their names in messages, for programs.
 pub fn tables() -> Value {
     fn table<T: VariantArray + Copy + Serialize>(words: impl Fn(T) -> &'static str) -> Value {
@@ -136,6 +157,7 @@ pub fn tables() -> Value {
         Value::Object(rows.collect())
     }
     let events = EventName::VARIANTS.iter().map(|event| (event.as_str().to_owned(), of_event(*event).into()));
+    let known_already = REPEATABLE.iter().map(|&command| (command.to_owned(), of_known_already(command).into()));
     json!({
         "states": table(of_state),
         "causes": table(|cause: CauseWord| of_cause(cause.into())),
@@ -143,6 +165,8 @@ pub fn tables() -> Value {
         "reporters": table(reporter),
         "due": table(of_due),
         "held": table(of_held),
+        "known_already": Value::Object(known_already.collect()),
+        "nothing_held": NOTHING_HELD,
     })
 }
 

@@ -153,7 +153,10 @@ fn known(text: &mut String, history: &History, (state, earlier, next): &Known<'_
         }
     }
     if record.muted {
-        line(text, format_args!("The link was muted: its user got no prompts and no reminders."));
+        line(
+            text,
+            format_args!("The link was muted then. Since the mute, its user had got neither a prompt nor a reminder."),
+        );
     }
     if let Some(until) = record.snoozed_until.filter(|until| until.0 > time) {
         line(
@@ -177,7 +180,10 @@ fn known(text: &mut String, history: &History, (state, earlier, next): &Known<'_
 /// How the link came into the state, and what changed it last.
 fn why(text: &mut String, record: &Record, earlier: &[&HistoryEntry], now: Timestamp) {
     let all: Vec<Because> = earlier.iter().filter_map(|entry| because(entry)).collect();
-    let entered = all.iter().rfind(|because| because.at == record.since && because.to == record.state);
+    let is_entry = |because: &&Because| because.at == record.since && because.to == record.state;
+    // Several changes may have one time. The one into the state comes from another state, unless it is the first one of the link.
+    let entered = all.iter().rfind(|because| is_entry(because) && because.from != because.to);
+    let entered = entered.or_else(|| all.iter().find(is_entry));
     line(text, format_args!("\n{BOLD}Why{BOLD:#}"));
     match entered {
         Some(because) => {

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::due::Around;
-use super::output::DIM;
+use super::output::{DIM, wrong_argument};
 use crate::config::{Config, Sources};
 use crate::contract::{DueOfLink, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Mention, Record, Scope};
 use crate::printable::shortened;
@@ -86,7 +86,7 @@ impl Situation {
     /// The situation of a link at this institution.
     pub(super) fn around(&self, institution: Option<&str>) -> Around {
         let bank_is_down = self.down.as_ref().zip(institution).map(|(down, institution)| down.contains(institution));
-        Around { observes: self.observes, bank_is_down, is_adopted: false }
+        Around { observes: self.observes, bank_is_down, ..Around::default() }
     }
 }
 
@@ -198,7 +198,9 @@ impl RunningRelink {
         let url = args.url.filter(|url| !url.is_empty());
         let url = url.map(|url| if url.contains("://") { url } else { format!("http://{url}") });
         let args = RelinkArgs { url, token, ..args };
-        args.url.as_deref().map_or(Ok(()), check_url)?;
+        if let Err(error) = args.url.as_deref().map_or(Ok(()), check_url) {
+            wrong_argument(format_args!("error: {error}"));
+        }
         let (url, token) = match (args.url, args.token) {
             // A file that is given is read, so that a wrong path is noticed.
             (Some(url), Some(token)) if args.config.is_none() => (url, token),
@@ -221,14 +223,16 @@ impl RunningRelink {
                     }
                 };
                 let token = token.or(chosen).context(
-                    "a token is required: give --token, or set RELINK_API_TOKENS or RELINK_NAMED_API_TOKENS as for the service, with the \
+                    "a token is required: give --token, or set RELINK_API_TOKEN, or RELINK_API_TOKENS or RELINK_NAMED_API_TOKENS as for the service, with the \
                      scopes `read` and, for commands, `operate`",
                 )?;
                 (url.unwrap_or_else(|| format!("http://{}", config.http.listen)), token)
             }
         };
         if HeaderValue::from_str(token.expose_secret()).is_err() {
-            bail!("the API token must be on one line, without control characters: check --token or RELINK_API_TOKENS");
+            bail!(
+                "the API token must be on one line, without control characters: check --token, RELINK_API_TOKEN or RELINK_API_TOKENS"
+            );
         }
         let client =
             crate::direct::client().timeout(Duration::from_secs(30)).build().context("building the HTTP client")?;

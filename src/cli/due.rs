@@ -2,7 +2,7 @@
 
 use super::sentences::{at, span};
 use crate::contract::{
-    At, AttemptEndWord, DueOfLink, DueWord, HeldWord, PromptWord, Record, StateWord, UpdatePhaseWord,
+    At, AttemptEndWord, DueOfLink, DueWord, HeldWord, Mention, PromptWord, Record, StateWord, UpdatePhaseWord,
 };
 use crate::link::{Cause, Timestamp};
 use crate::printable::printable;
@@ -17,6 +17,16 @@ pub(super) struct Around {
     pub(super) bank_is_down: Option<bool>,
     /// relink itself has muted the link, when it adopted it.
     pub(super) is_adopted: bool,
+    /// A message about another link of the person mentioned this link. A reminder that is due before this time is not sent.
+    pub(super) mention_counts_until: Option<Timestamp>,
+}
+
+impl Around {
+    /// With a mention that has not counted yet.
+    pub(super) fn with(self, mention: Option<&Mention>) -> Self {
+        let mention_counts_until = mention.and_then(|mention| mention.counts_until).map(|until| until.0);
+        Self { mention_counts_until, ..self }
+    }
 }
 
 /// What relink waits for. `due` is what is due for the link, the next first. For a postponed message, `because` of the record is best the
@@ -37,9 +47,12 @@ pub(super) fn next_steps(record: &Record, due: &[DueOfLink], around: Around, now
         };
         steps.push(format!("The link is muted: {end}."));
     }
+    let next = record.episode.as_ref().map(|episode| episode.next_reminder_at.is_some() || !episode.prompt_sent);
     if let Some(until) = record.snoozed_until.filter(|until| until.0 > now && record.state != StateWord::Removed) {
+        // After the last reminder of an outage, there is none to postpone.
+        let none = if next == Some(false) { "; there is none left in this outage" } else { "" };
         steps.push(format!(
-            "An operator postponed the reminders (`relink snooze`): none is sent before {}.",
+            "An operator postponed the reminders (`relink snooze`): none is sent before {}{none}.",
             at(until.0, now)
         ));
     }
@@ -85,7 +98,7 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
             let what = match (word, around.bank_is_down) {
                 (PromptWord::Deferred, Some(false)) => "check after the incident",
                 (PromptWord::Deferred, _) => "check of the incident",
-                (_, Some(true)) => "prompt, if the bank is up,",
+                (_, Some(true)) if !episode.prompt_released => "prompt, if the bank is up,",
                 _ => "prompt",
             };
             format!("{what} {until}")
@@ -95,13 +108,10 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
                 episode.next_reminder_at.map(|next| record.snoozed_until.map_or(next.0, |until| next.0.max(until.0)));
             let number = episode.reminders_count.saturating_add(1);
             match due_at.filter(|_| Cause::from(episode.cause).user_can_act()) {
-                Some(_soon)
+                Some(due_at)
                     if around.bank_is_down == Some(true) && record.snoozed_until.is_none_or(|until| until.0 <= now) =>
                 {
-                    format!("reminder {number}, when the bank is up")
-                }
-                Some(due_at) if episode.reminder_waits_since.is_some() => {
-                    format!("reminder {number}, overdue, {}", within(due_at))
+                    format!("reminder {number}, if the bank is up, {}", within(due_at))
                 }
                 Some(due_at) => format!("reminder {number} {}", within(due_at)),
                 None => "no reminder".to_owned(),
@@ -260,8 +270,9 @@ pub(super) fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> 
             asked_at.0,
             until()
         ),
-        (PromptWord::Postponed, _) if around.bank_is_down == Some(true) => format!(
-            ": {}. The wait ends at {}. The institution is down now: if it is still down then, the prompt waits for it",
+        (PromptWord::Postponed, _) if around.bank_is_down == Some(true) && !episode.prompt_released => format!(
+            ": {}. The wait ends at {}. The institution is down now: if it is still down then, the prompt waits for it. `relink release` \
+             ends that second wait",
             reason_of_wait(record),
             until()
         ),
@@ -311,7 +322,8 @@ fn reason_of_wait(record: &Record) -> String {
 
 fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> String {
     let Some(due_at) = due_at else {
-        return if record.muted {
+        let has_next = record.episode.as_ref().is_some_and(|episode| episode.next_reminder_at.is_some());
+        return if record.muted && has_next {
             "No reminder is due, because the link is muted. relink waits until the user repairs the link.".to_owned()
         } else {
             "No reminder is due any more. relink waits until the user repairs the link.".to_owned()
@@ -327,7 +339,14 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
     } else {
         ""
     };
-    let (number, due_at) = (sent_count.saturating_add(1), at(due_at, now));
+    let number = sent_count.saturating_add(1);
+    if around.mention_counts_until.is_some_and(|until| due_at < until) {
+        return format!(
+            "Reminder {number} is due at {}, and is not sent: the message about another link, which mentioned this one, counts as it.",
+            at(due_at, now)
+        );
+    }
+    let due_at = at(due_at, now);
     let waits_since =
         record.episode.as_ref().and_then(|episode| episode.reminder_waits_since).filter(|_| snoozed.is_none());
     let is_reason = matches!(record.because.held, Some(HeldWord::QuietHours | HeldWord::InWidget | HeldWord::Pause));

@@ -180,14 +180,16 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
         Some(episode) => open_outage(text, history, episode, known, now),
         None => last_outage(text, history, now),
     }
-    if let Some(mention) = known.mention.filter(|mention| !has_counted(&history.entries, mention)) {
+    let mention = known.mention.filter(|mention| !has_counted(&history.entries, mention));
+    if let Some(mention) = mention {
         line(text, format_args!("  {}", of_mention(mention, now)));
     }
     line(text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
     let is_snoozed = record.snoozed_until.is_some_and(|until| until.0 > now);
     let muted = last_command(&history.entries, "mute").filter(|_| record.muted);
     let around =
-        Around { is_adopted: muted.as_ref().is_some_and(|command| command.origin.is_adoption()), ..known.around };
+        Around { is_adopted: muted.as_ref().is_some_and(|command| command.origin.is_adoption()), ..known.around }
+            .with(mention);
     if let Some(began) = began_wait(&history.entries, &record) {
         record.because = began;
     }

@@ -159,7 +159,7 @@ fn table(listed: &Listed, situation: &Situation, now: Timestamp, width: Option<u
     let mut text = table_of(&COLUMNS, &rows, width);
     let count = listed.links.len();
     if listed.has_more {
-        line(&mut text, format_args!("{DIM}the first {}; --limit prints more{DIM:#}", counted(count, "link")));
+        line(&mut text, format_args!("{DIM}the first {}; a higher limit shows more{DIM:#}", counted(count, "link")));
     } else {
         line(&mut text, format_args!("{DIM}{}{DIM:#}", counted(count, "link")));
     }
@@ -263,8 +263,9 @@ fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> 
         }
     }
     let entries = known.history.as_ref().map(|history| history.entries.as_slice()).unwrap_or_default();
-    if let Some(mention) = mention_in(link).filter(|mention| !has_counted(entries, mention)) {
-        line(&mut text, format_args!("{}", of_mention(&mention, now)));
+    let mention = mention_in(link).filter(|mention| !has_counted(entries, mention));
+    if let Some(mention) = &mention {
+        line(&mut text, format_args!("{}", of_mention(mention, now)));
     }
     if let Some(data_at) = record.data_at {
         line(
@@ -273,7 +274,7 @@ fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> 
         );
     }
     line(&mut text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, &due, known.around, now) {
+    for step in next_steps(&record, &due, known.around.with(mention.as_ref()), now) {
         line(&mut text, format_args!("  {step}"));
     }
     Ok(text)

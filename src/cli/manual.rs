@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::output::print;
+use super::output::{print, wrong_argument};
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -23,9 +23,9 @@ Examples:
 
 #[derive(Args, Debug)]
 pub(super) struct ManArgs {
-    /// The subcommand; without one, the page of relink
+    /// The subcommand, such as `why` or `dead-letters replay`; without one, the page of relink
     #[arg(value_name = "SUBCOMMAND", conflicts_with = "write")]
-    subcommand: Option<String>,
+    subcommand: Vec<String>,
     /// Directory to write all pages to
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
@@ -44,11 +44,14 @@ pub(super) fn man(mut command: Command, args: ManArgs) -> anyhow::Result<ExitCod
         write_pages(&command, &directory, "relink")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let page = match &args.subcommand {
-        None => page(&command)?,
-        Some(name) => page(command.find_subcommand(name).with_context(|| format!("there is no subcommand {name}"))?)?,
+    let found = args.subcommand.iter().try_fold(&command, |above, name| above.find_subcommand(name));
+    let Some(found) = found else {
+        wrong_argument(format_args!(
+            "error: there is no subcommand `{}`: `relink --help` lists them",
+            args.subcommand.join(" ")
+        ))
     };
-    print(&page)
+    print(&page(found)?)
 }
 
 /// Writes the page of a command and of each command below it.

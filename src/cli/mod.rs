@@ -183,6 +183,9 @@ enum Command {
     },
 }
 
+/// The exit code for a wrong command line, as clap has it.
+const WRONG_ARGUMENT: u8 = 2;
+
 /// The exit code for wrong settings: EX_CONFIG of BSD's sysexits. A restart without a change cannot help then.
 const CONFIGURATION: u8 = 78;
 
@@ -259,7 +262,12 @@ pub fn main() -> ExitCode {
             // Standard error may be a closed terminal.
             let message = printable_lines(&format!("{error:#}"));
             let _ = writeln!(anstream::stderr(), "{style}relink:{style:#} {message}");
-            if error.is::<ConfigError>() { ExitCode::from(CONFIGURATION) } else { ExitCode::FAILURE }
+            match client::status_of(&error) {
+                _ if error.is::<ConfigError>() => ExitCode::from(CONFIGURATION),
+                // relink does not accept the value of a flag.
+                Some(400 | 422) => ExitCode::from(WRONG_ARGUMENT),
+                Some(_) | None => ExitCode::FAILURE,
+            }
         }
     }
 }

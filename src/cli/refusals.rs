@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::sentences::{commanded_by, of_event_named, reporter_of};
 use crate::contract::{Origin, OriginKind};
+use crate::wording::{NOTHING_HELD, of_known_already};
 
 /// The reason of an input that says what relink knows already, or asks for what is so already.
 const ALREADY_KNOWN: &str = "already_known";
@@ -39,7 +40,7 @@ pub(super) fn of_refused(body: &Value) -> String {
 pub(super) fn why_refused(body: &Value) -> &str {
     let detail = body["detail"].as_str().unwrap_or("?");
     if body["reason"] == "nothing_held" {
-        return "no prompt of this link waits for the end of a mute or of an incident; `relink show` says what it waits for";
+        return NOTHING_HELD;
     }
     if body["reason"] == "cannot_verify" {
         return "relink has no keys of Belvo's API, so it cannot ask (RELINK_BELVO_URL, RELINK_BELVO_SECRET_ID, RELINK_BELVO_SECRET_PASSWORD)";
@@ -47,22 +48,15 @@ pub(super) fn why_refused(body: &Value) -> &str {
     if body["reason"] != ALREADY_KNOWN {
         return detail;
     }
-    match body["event"].as_str() {
-        Some("mute") => "the link is muted already",
-        Some("unmute") => "the link is not muted",
-        Some("snooze") => "the link is snoozed until this time already",
-        Some("unsupersede") => "the link is not superseded by a newer link",
-        Some("release") => {
-            "a newer link of the same user works, so nobody is prompted for this one; `relink unsupersede` reverses this"
-        }
-        _ => "relink knows this already",
-    }
+    body["event"].as_str().and_then(of_known_already).unwrap_or("relink knows this already")
 }
 
 /// Whether the refused command asked for what is so already.
 pub(super) fn is_so_already(body: &Value) -> bool {
     // The prompt of a superseded link is not released.
-    body["reason"] == ALREADY_KNOWN && body["event"] != "release" && !is_about_no_link(body)
+    let is_known = body["reason"] == ALREADY_KNOWN && body["event"] != "release";
+    let is_removed = body["reason"] == "removed" && body["event"] == "forget";
+    (is_known || is_removed) && !is_about_no_link(body)
 }
 
 /// Whether relink does not know the link.
@@ -87,6 +81,7 @@ mod tests {
             ("command", "release", ALREADY_KNOWN),
             ("command", "release", "nothing_held"),
             ("command", "verify", "cannot_verify"),
+            ("command", "forget", "removed"),
             ("webhook", "token_requested", ALREADY_KNOWN),
             ("observation", "observed_valid", "outdated"),
         ] {
@@ -95,7 +90,8 @@ mod tests {
             let detail = format!("the detail of {reason}");
             let body = json!({"event": event, "reason": reason, "detail": detail, "state": "valid", "origin": origin});
             all += &format!("{}\n", of_refused(&body));
-            assert_eq!(is_so_already(&body), reason == ALREADY_KNOWN && event != "release", "{body}");
+            let expected = event == "forget" || (reason == ALREADY_KNOWN && event != "release");
+            assert_eq!(is_so_already(&body), expected, "{body}");
         }
         insta::assert_snapshot!(all);
         assert!(!is_so_already(&json!({"event": "unmute", "reason": ALREADY_KNOWN, "state": null})));

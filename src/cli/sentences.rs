@@ -132,7 +132,7 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
                 "timed_out" => "the attempt had no result in time",
                 other => other,
             };
-            format!("reported that the attempt failed: {end}. The user gets no second prompt for it, only reminders")
+            format!("reported that the attempt failed: {end}. The user gets no second prompt for it; reminders go on, if any is left")
         }
         NoticeName::Superseded => {
             format!("reported that the user does not have to repair this link: the newer link {} works", text("by"))

@@ -18,7 +18,8 @@ Examples:
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28.7.1     the history, with this message marked
   relink why 16f68516-bcbc-4cf7-b815-c500d4204e28 --input 0190b7a1-52f0-7c3e-a1b2-3c4d5e6f7a8b
                                                           the history, and what this webhook or report led to
-The token is --token, or the first of RELINK_API_TOKENS. The address is --url, or http://<RELINK_LISTEN>.";
+
+The token is --token, RELINK_API_TOKEN, or one of the settings of the service. The address is --url, RELINK_URL, or http://<RELINK_LISTEN>.";
 
 /// What to do with an id that is none of a link.
 const NOT_A_LINK: &str =

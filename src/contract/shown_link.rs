@@ -37,6 +37,10 @@ pub struct Mention {
     pub at: At,
     /// The link that it was about.
     pub link_id: String,
+    /// When the reminder pause after the message ends. A prompt or a reminder about this link that is due before is not sent, because the
+    /// message counts as it, once.
+    #[serde(default)]
+    pub counts_until: Option<At>,
 }
 
 /// What else is known of a link.
@@ -67,7 +71,11 @@ impl ShownLink {
             deadlines.map(|deadline| DueOfLink { at: At(deadline.at), what: deadline.name.into() }).collect();
         due.sort_by_key(|due| due.at);
         let last_mention = link.as_ref().and_then(|link| link.last_mention(&surroundings.others));
-        let last_mention = last_mention.map(|(at, about)| Mention { at: At(at), link_id: about.to_string() });
+        let last_mention = last_mention.map(|(at, about)| Mention {
+            at: At(at),
+            link_id: about.to_string(),
+            counts_until: Some(At(at.after(policy.settings().reminder_pause))),
+        });
         let institution_down_since = surroundings.down_since.map(At);
         Self { record, due_at: due.first().map(|due| due.at), due, last_mention, institution_down_since }
     }

@@ -75,8 +75,9 @@ pub(super) async fn watch(
     let list = |name: &str| query.text(name).into_iter().flat_map(|text| text.split(',')).map(str::trim);
     let kinds = list("kind").map(|kind| kind.parse::<EventKind>());
     let kinds = kinds.collect::<Result<Vec<_>, _>>();
-    let kinds =
-        kinds.map_err(|_| bad("kind", "must be of `state`, `notice`, `observed`, `job`, `refused` and `incident`"))?;
+    let kinds = kinds.map_err(|_| {
+        bad("kind", "must be one or more of `state`, `notice`, `observed`, `job`, `refused` and `incident`")
+    })?;
     let types = list("type").map(known_type).collect::<Result<_, _>>()?;
     let wanted = Wanted { kinds, types, institution: query.filter("institution")? };
     let wait = match query.number("wait")?.unwrap_or(EVENTS_WAIT_MAX) {
@@ -119,7 +120,7 @@ fn known_type(text: &str) -> Result<String, Problem> {
     if known.contains(text) {
         return Ok(text.to_owned());
     }
-    Err(bad("type", &format!("must be of `{}`", known.into_iter().collect::<Vec<_>>().join("`, `"))))
+    Err(bad("type", &format!("must be one or more of `{}`", known.into_iter().collect::<Vec<_>>().join("`, `"))))
 }
 
 /// The events of an answer. If NATS cannot be read, the answer breaks off: an answer that ends would say that there is no more.

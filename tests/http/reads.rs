@@ -151,7 +151,8 @@ async fn a_link_that_a_message_about_another_one_mentions_is_asked_for_and_not_h
     assert_eq!(ids(&bench.get("/v1/prompts/held").await.body), ["later", "other"]);
     for (id, mentioned) in [("mentioned", true), ("later", false), ("other", false), ("about", false)] {
         let shown = bench.get(&format!("/v1/links/{id}")).await.body;
-        let expected = json!({"at": "2023-11-14T22:13:20.000Z", "link_id": "about"});
+        let expected =
+            json!({"at": "2023-11-14T22:13:20.000Z", "link_id": "about", "counts_until": "2023-11-15T22:13:20.000Z"});
         assert_eq!(shown.get("last_mention"), mentioned.then_some(&expected), "{id}: {shown}");
     }
     let text = printed(&bench, &["show", "mentioned"]).await;

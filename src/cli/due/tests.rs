@@ -24,7 +24,8 @@ fn a_reminder_waits_for_a_bank_that_is_down_now_and_for_no_other() {
     let bank = |is_down| Around { bank_is_down: Some(is_down), ..Around::default() };
     let down = steps("sent", json!({}), bank(true));
     assert!(
-        down.contains("if it is still down then, the reminder waits") && down.ends_with("when the bank is up"),
+        down.contains("if it is still down then, the reminder waits")
+            && down.ends_with("reminder 2, if the bank is up, in 47 h"),
         "{down}"
     );
     let up = steps("sent", json!({}), bank(false));
@@ -85,6 +86,49 @@ fn an_overdue_reminder_has_the_reason_of_its_wait() {
         let text = steps("sent", more, bank);
         assert!(text.contains("It waits, because the institution is down") && !text.contains(reason), "{text}");
     }
+}
+
+#[test]
+fn a_reminder_that_a_mention_replaces_is_not_announced() {
+    let mention = |counts_until: &str| {
+        serde_json::from_value(json!({"at": "2023-11-15T22:00:00.000Z", "link_id": "b", "counts_until": counts_until}))
+            .unwrap()
+    };
+    // The reminder is due at 22:13:20 on the 17th.
+    for (until, is_replaced) in [("2023-11-17T22:13:21.000Z", true), ("2023-11-17T22:13:20.000Z", false)] {
+        let text = steps("sent", json!({}), Around::default().with(Some(&mention(until))));
+        assert_eq!(text.contains("and is not sent: the message about another link"), is_replaced, "{text}");
+        assert_eq!(text.contains("The user gets reminder 2"), !is_replaced, "{text}");
+    }
+}
+
+#[test]
+fn a_released_prompt_does_not_wait_for_a_bank_that_is_down() {
+    let bank = Around { bank_is_down: Some(true), ..Around::default() };
+    let episode = |is_released: bool| {
+        let (_, fields) =
+            cases_for_tests().into_iter().find(|(_, fields)| fields["episode"]["prompt"] == "postponed").unwrap();
+        let mut episode = fields["episode"].clone();
+        episode["prompt_released"] = is_released.into();
+        json!({"episode": episode})
+    };
+    let text = steps("postponed", episode(true), bank);
+    assert!(text.contains("The prompt is published at") && text.ends_with("\nprompt in 2 h"), "{text}");
+    let text = steps("postponed", episode(false), bank);
+    assert!(text.contains("`relink release` ends that second wait"), "{text}");
+}
+
+#[test]
+fn a_snooze_after_the_last_reminder_announces_none() {
+    let (_, fields) = cases_for_tests().into_iter().find(|(_, fields)| fields["episode"]["prompt"] == "sent").unwrap();
+    let mut episode = fields["episode"].clone();
+    episode["next_reminder_at"] = serde_json::Value::Null;
+    let more = json!({"episode": episode, "snoozed_until": "2023-12-01T00:00:00.000Z", "muted": true, "due": []});
+    let text = steps("sent", more, Around::default());
+    assert!(
+        text.contains("No reminder is due any more.") && text.contains("there is none left in this outage"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 // One link: its state, what is due, commands, and its history as a timeline.
 import { call, linkPath } from "./api.js";
 import { commands } from "./commands.js";
-import { badge, h, printable, replace, when, whenChanged } from "./dom.js";
-import { detailsOf, heldPrompt, nextSteps, ofCause, ofEvent, ofMessage, ofOmission, ofState, stepsOf } from "./why.js";
+import { badge, h, replace, when, whenChanged } from "./dom.js";
+import { detailsOf, heldPrompt, nextSteps, ofCause, ofEvent, ofMessage, ofOmissions, ofRefused, ofState, stepsOf } from "./why.js";
 
 const STEPS_SHOWN = 60;
 // Refusals do not change the version of a link, so its history is also read again after this time.
@@ -91,15 +91,14 @@ function drawHistory(timeline, history, problem, showAll, expand) {
 
 function drawStep({ entry, messages }) {
   const { body } = entry;
-  if (entry.kind === "refused") return step(entry.stored_at, "refused", [h("strong", {}, "Refused "), printable(body?.event ?? "a message"), ": ", body?.detail ?? "?"], body?.origin, []);
+  if (entry.kind === "refused") return step(entry.stored_at, "refused", [h("strong", {}, "Nothing changed. "), ofRefused(body ?? {})], body?.origin, []);
   if (entry.kind !== "state") return step(entry.stored_at, "message", [], null, [entry]);
   const because = body?.because;
   if (!because) return step(entry.stored_at, "state", ["A state that this page cannot read"], null, messages);
   const move = because.from === because.to ? ["stays ", badge(because.to)] : [badge(because.from), " → ", badge(because.to)];
   const during = because.incident ? h("span", { class: "soft" }, " during an incident of the institution") : null;
-  const { text, at } = ofOmission(body);
-  const omission = text && h("p", { class: "omission" }, text, at && [": ", when(at)]);
-  return step(because.at, because.to, [h("span", { class: "move" }, move), during, h("p", {}, ofEvent(because)), omission], because.origin, messages, because.event);
+  const omissions = ofOmissions(body).map(({ text, at }) => h("p", {}, text, at && [": ", when(at)]));
+  return step(because.at, because.to, [h("span", { class: "move" }, move), during, h("p", {}, ofEvent(because, body.snoozed_until)), omissions], because.origin, messages, because.event);
 }
 
 function step(at, kind, content, origin, messages, event) {

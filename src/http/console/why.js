@@ -20,6 +20,13 @@ const NOTICES = {
   superseded: "The user has connected the bank anew. Do not ask about this link any more",
 };
 
+const JOBS = {
+  verify: "a read of the link from Belvo",
+  refresh: "a fetch of the data of the link at Belvo",
+  find_superseded: "a search for a broken link of the same user at the same bank, which this link would replace. The history of that link has the result",
+  read_successor: "a read of another link from Belvo, to see whether it replaces this link",
+};
+
 const DETAILS = ["action", "number", "attempt", "proof", "by", "resource", "kind", "reason", "why"];
 
 const own = (table, key) => (Object.hasOwn(table, key ?? "") ? table[key] : null);
@@ -27,24 +34,38 @@ export const ofState = (state) => own(WORDS.states, state) ?? "";
 export const ofCause = (cause) => own(WORDS.causes, cause) ?? String(cause);
 
 /** What happened and who reported it, as a sentence. */
-export function ofEvent({ event, origin, due, times_corrected: isCorrection }) {
+export function ofEvent({ event, origin, due, times_corrected: isCorrection }, snoozedUntil) {
   const source = own(WORDS.reporters, origin?.kind);
   if (isCorrection) return "relink corrected times of the link that were in the future: the clock of the NATS server had been ahead.";
   if (origin?.kind === "timer") return own(WORDS.due, due) ?? `${source}.`;
   const what = own(WORDS.events, event) ?? `the event ${event}`;
   const who = origin?.kind === "command" ? `${operator(origin)} gave the command ${event}` : source;
-  const reason = origin?.reason ? ` Reason: "${origin.reason}".` : "";
-  return `${who ?? "A message said"}: ${what}.${reason}`;
+  const until = event === "snooze" && snoozedUntil ? ` The time: ${snoozedUntil}.` : "";
+  return `${who ?? "A message said"}: ${what}.${reasonOf(origin)}${until}`;
 }
 
-/** What a transition did not publish, and why, as sentences. */
-export function ofOmission({ because, institution_outage: outage }) {
-  const sentences = [own(WORDS.held, because?.held)];
+/** What a transition did not publish, and why: a list of `{ text, at }`. */
+export function ofOmissions({ because, episode, consent, institution_outage: outage }) {
+  const omissions = [];
+  const held = own(WORDS.held, because?.held);
+  const until = because?.to === "valid" ? consent?.postponed_until : because?.due === "reminder" ? episode?.next_reminder_at : episode?.prompt_deferred_until;
+  const waits = until && ["incident", "unidentified", "pause", "quiet_hours", "in_widget"].includes(because?.held);
+  if (held) omissions.push(waits ? { text: `${held} The end of this wait`, at: until } : { text: held });
   if (because?.outage_notice_at) {
-    sentences.push(`In quiet hours relink does not publish ${outage?.check_at ? "institution_restored" : "institution_down"}. They end`);
+    omissions.push({ text: `In quiet hours relink does not publish ${outage?.check_at ? "institution_restored" : "institution_down"}. They end`, at: because.outage_notice_at });
   }
-  return { text: sentences.filter(Boolean).join(" "), at: because?.outage_notice_at };
+  return omissions;
 }
+
+/** An input that changed nothing, and the reason, as a sentence. */
+export function ofRefused({ event, reason, detail, origin }) {
+  const why = (reason === "already_known" && own(WORDS.known_already, event)) || (reason === "nothing_held" && WORDS.nothing_held) || detail || "?";
+  if (origin?.kind === "command") return `${operator(origin)} gave the command ${event ?? "?"}.${reasonOf(origin)} It changed nothing: ${why}.`;
+  const what = own(WORDS.events, event) ?? event;
+  return `${own(WORDS.reporters, origin?.kind) ?? "relink received a message"}${what ? `: ${what}` : ""}. Nothing changed: ${why}.`;
+}
+
+const reasonOf = (origin) => (origin?.reason ? ` Reason: "${origin.reason}".` : "");
 
 /** Why a prompt is postponed. Only the transition that began the wait knows which of them it is. */
 const ofWait = (because) => (["pause", "quiet_hours", "in_widget"].includes(because?.held) ? own(WORDS.held, because.held)
@@ -59,13 +80,15 @@ function operator({ by, token, message_id: id }) {
 
 /** A published notice or a requested job, as a clause. */
 export function ofMessage(entry) {
-  if (entry.kind === "job") return { verify: "a read of the link from Belvo", refresh: "a fetch of the data of the link at Belvo" }[entry.type] ?? `the job ${entry.type}`;
+  if (entry.kind === "job") return own(JOBS, entry.type) ?? `the job ${entry.type}`;
   return own(NOTICES, entry.type) ?? String(entry.type);
 }
 
 /** The most important fields of a message. */
 export function detailsOf(body) {
-  return DETAILS.filter((name) => ["string", "number"].includes(typeof body?.[name])).map((name) => `${name} ${body[name]}`).join(", ");
+  const fields = DETAILS.filter((name) => ["string", "number"].includes(typeof body?.[name])).map((name) => `${name} ${body[name]}`);
+  const others = ["also_broken", "also_ending"].flatMap((list) => (Array.isArray(body?.[list]) ? body[list] : [])).map((other) => other?.link_id);
+  return [...fields, others.length > 0 && `the message also mentions ${others.join(" and ")}`].filter(Boolean).join(", ");
 }
 
 /**
@@ -95,12 +118,12 @@ export function stepsOf(entries) {
 export function nextSteps(link) {
   const steps = { unconfirmed: ofUnconfirmed, valid: ofValid, invalid: ofBroken, token_required: ofBroken, updating: ofUpdating, removed: ofRemoved }[link.state]?.(link) ?? [];
   if (link.muted && link.state !== "removed") steps.push({ text: "The link is muted: its user is neither prompted nor reminded until an operator ends that. If relink itself muted it when it adopted it, relink ends that." });
-  if (link.snoozed_until) steps.push({ text: "An operator has postponed reminders. There is none before", at: link.snoozed_until });
+  if (Date.parse(link.snoozed_until) > Date.now() && link.state !== "removed") steps.push({ text: "An operator has postponed reminders. There is none before", at: link.snoozed_until });
   return steps;
 }
 
 /** Why the user of a broken link was not prompted: `{ text, at, canRelease }`; null if the user was, or is not to be asked. */
-export function heldPrompt({ state, episode, muted, because }) {
+export function heldPrompt({ state, episode, muted, because, institution_down_since: isDown }) {
   if (!["invalid", "token_required"].includes(state) || !episode || episode.superseded_by) return null;
   const prompt = episode.prompt ?? (episode.prompt_sent ? "sent" : "muted");
   if (prompt === "sent") return null;
@@ -109,8 +132,10 @@ export function heldPrompt({ state, episode, muted, because }) {
   if (["deferred", "waiting"].includes(prompt)) {
     return { text: episode.prompt_asked_at ? "After an incident, relink asks Belvo whether the link works again." : "The institution has an incident.", at, canRelease: true };
   }
-  if (prompt === "postponed") return { text: ofWait(because), at, canRelease: false };
-  if (prompt === "unidentified") return { text: "relink asks Belvo whose link it is.", at, canRelease: false };
+  // After its present wait, the prompt would wait for the bank.
+  const canRelease = Boolean(isDown) && !episode.prompt_released;
+  if (prompt === "postponed") return { text: ofWait(because), at, canRelease };
+  if (prompt === "unidentified") return { text: "relink asks Belvo whose link it is.", at, canRelease };
   return { text: "The user was in the widget when the outage became known.", at: null, canRelease: false };
 }
 
@@ -129,7 +154,7 @@ function ofValid(link) {
   return steps.length > 0 ? steps : [{ text: "Nothing is due. relink waits for the next message about the link." }];
 }
 
-function ofBroken({ episode, muted, because, snoozed_until: snoozedUntil, due_at: dueAt, due, institution_down_since: isDown }) {
+function ofBroken({ episode, muted, because, last_mention: mention, snoozed_until: snoozedUntil, due_at: dueAt, due, institution_down_since: isDown }) {
   if (!episode) return [];
   if (episode.superseded_by) return [{ text: `The user is not asked any more, because the link ${episode.superseded_by} of the same user works.` }];
   // Whatever else keeps the prompt back, the mute does too.
@@ -142,7 +167,7 @@ function ofBroken({ episode, muted, because, snoozed_until: snoozedUntil, due_at
       : [{ text: "The user has not been prompted, because the institution has an incident. relink checks again", at: until }];
   }
   if (episode.prompt === "postponed") {
-    const next = isDown ? "The institution is down too. relink looks again" : "The prompt is published";
+    const next = isDown && !episode.prompt_released ? "The institution is down too. relink looks again" : "The prompt is published";
     return [{ text: `The user has not been prompted. ${ofWait(because)} ${next}`, at: until }];
   }
   if (episode.prompt === "unidentified") return [{ text: "The user has not been prompted, because relink asks Belvo first whose link it is. The prompt is published, if the link is still broken, at the latest", at: until }];
@@ -150,6 +175,10 @@ function ofBroken({ episode, muted, because, snoozed_until: snoozedUntil, due_at
   if (muted) return [];
   const at = due?.find(({ what }) => what === "reminder")?.at ?? dueAt ?? [episode.next_reminder_at, episode.next_reminder_at && snoozedUntil].filter(Boolean).sort().at(-1);
   const reminder = `Reminder ${(episode.reminders_count ?? 0) + 1}`;
+  const isCounted = mention && episode.mention_counted_at >= mention.at;
+  if (at && mention && !isCounted && at < (mention.counts_until ?? "")) {
+    return [{ text: `${reminder} is not sent: the last message about the link ${mention.link_id} mentioned this one, and counts as it. It would be due`, at }];
+  }
   if (at && episode.reminder_waits_since && !snoozedUntil) {
     const why = because?.due === "reminder" && own(WORDS.held, because.held);
     return [{ text: `${reminder} is overdue. ${why || "The bank has an incident, or the user may not get a message yet."} relink looks again`, at }];

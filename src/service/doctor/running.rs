@@ -119,10 +119,10 @@ fn journal(journal: &Value, now: Timestamp) -> Option<Check> {
     let oldest: Option<Timestamp> = journal["oldest_at"].as_str().and_then(|at| at.parse().ok());
     let waits_secs = oldest.map_or(0, |oldest| now.since(oldest).as_secs());
     if waits_secs > JOURNAL_WAIT_SECS {
-        let text = format!("for NATS wait {}, the oldest for {waits_secs} s", counted(waiting, "message"));
+        let text = format!("{} waiting for NATS, the oldest for {waits_secs} s", counted(waiting, "message"));
         return Some(Check::warning(JOURNAL, text, "they are safe on this disk; look why NATS does not take them"));
     }
-    Some(Check::ok(JOURNAL, format!("for NATS wait {}", counted(waiting, "message"))))
+    Some(Check::ok(JOURNAL, format!("{} waiting for NATS", counted(waiting, "message"))))
 }
 
 fn counters(text: &str, journal_bytes_max: u64) -> Vec<Check> {
