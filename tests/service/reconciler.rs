@@ -378,7 +378,7 @@ async fn a_wipe_of_belvos_sandbox_is_not_a_deletion() {
         // An operator requests a verification: the job does not treat the 404 as a deletion either.
         let path = format!("/v1/links/{}/commands", links[1]);
         assert!(bench.post(&path, &json!({"command": "verify"})).await.0.is_success());
-        let retried = "relink_jobs_total{job=\"verify\",outcome=\"retried\"}";
+        let retried = "relink_jobs_total{type=\"verify\",outcome=\"retried\"}";
         within("the job is retried", async { while !bench.metrics().await.contains(retried) {} }).await;
         let published = bench.wait("the verify request", |published| {
             !published.records[&links[1].to_string()]["verify_asked_at"].is_null()
