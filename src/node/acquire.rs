@@ -334,7 +334,7 @@ impl<S: Store + Clone> Node<S> {
         if !self.applying.is_empty() {
             return Ok(());
         }
-        if self.repair_lost_states()? {
+        if self.repair_lost_states(now, rebuilt)? {
             return Ok(());
         }
         let mut offsets = self.store.offsets()?;
@@ -350,13 +350,20 @@ impl<S: Store + Clone> Node<S> {
         Ok(())
     }
 
-    /// Compares the store with the last digest on the stream, once. Returns whether a repair was begun.
-    fn repair_lost_states(&mut self) -> Result<bool, StoreError> {
+    /// Compares the store with the last digest on the stream, once. `rebuilt`: the store was empty before. Returns whether a repair was begun.
+    fn repair_lost_states(&mut self, now: Timestamp, rebuilt: bool) -> Result<bool, StoreError> {
         let Some(expected) = std::mem::take(&mut self.expected).digest() else { return Ok(false) };
         let found = self.store.links_digest()?;
         // The digests of other nodes do not include the commits of this one.
         if found == expected || self.partitions.values().any(Partition::is_owned) {
             return Ok(false);
+        }
+        if !rebuilt {
+            // A rebuild reads only the last state of each link. If it was interrupted, and the stream has lost its end since, an earlier state
+            // of a link is the last one now, at a place that was read already.
+            self.store_is_ahead = true;
+            self.start_over(now, "the store has other states than the output stream");
+            return Ok(true);
         }
         let repair = lost_states::only_one(&self.store, &found, &expected)?;
         self.note(Note::StatesLost {

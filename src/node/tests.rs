@@ -159,8 +159,10 @@ impl Rig {
                 let closing = closing.map(|_first| self.close());
                 Input::FencesTaken { request, fences: taken, closing }
             }
-            Output::ReadOutput { request, up_to, .. } => {
-                Input::OutputRead { request, messages: self.readable.clone(), reached: up_to }
+            Output::ReadOutput { request, after, up_to } => {
+                let is_after = |message: &&OutputMessage| after.is_none_or(|after| message.sequence > after);
+                let messages = self.readable.iter().filter(is_after).cloned().collect();
+                Input::OutputRead { request, messages, reached: up_to }
             }
             Output::RestartStore { request } => {
                 self.node.store().restart_empty().unwrap();

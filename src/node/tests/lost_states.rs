@@ -35,14 +35,24 @@ fn states<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<(OutputKind,
 
 /// A node that rebuilds its store from these messages.
 fn rebuilt(messages: Vec<(OutputKind, Vec<u8>)>) -> Rig {
-    let mut rig = Rig::over(MemoryStore::default());
+    started(MemoryStore::default(), messages)
+}
+
+/// A node that starts with this store and these messages on the stream.
+fn started(store: MemoryStore, messages: Vec<(OutputKind, Vec<u8>)>) -> Rig {
+    let read_up_to = store.position().unwrap().map_or(0, |position| position.sequence);
+    let mut rig = Rig::over(store);
     // Not before the states, because times in the future would be corrected.
     rig.now = rig.now.after(LATER);
     let numbered = (1..).zip(messages);
     rig.readable =
         numbered.map(|(sequence, (kind, body))| OutputMessage { sequence, kind, body: body.into() }).collect();
-    rig.output_last = 20;
+    rig.output_last = read_up_to + 20;
     rig.drive(Input::Gained { partitions: vec![0, 1, 2, 3] });
+    if rig.node.phase() != Phase::Running {
+        // The node starts over after a pause.
+        rig.wait();
+    }
     assert_eq!(rig.node.phase(), Phase::Running);
     rig
 }
@@ -87,6 +97,23 @@ fn several_lost_states_and_lost_links_are_counted_only() {
     assert_eq!(lost(&rig), [(4, 4, None)]);
     let rig = rebuilt([states(&all[5..]), vec![commit(Some(links))]].concat());
     assert_eq!(lost(&rig), [(3, 4, None)]);
+}
+
+/// Seed 1302641 of the simulation: a rebuild reads only the last state of each link. It was interrupted behind the earlier state of a link,
+/// and then the stream lost its end with the last one.
+#[test]
+fn a_store_that_a_rebuild_left_without_some_states_is_rebuilt_from_the_beginning() {
+    let History { states: all, links } = history();
+    let store = rebuilt(states(&all[5..])).node.store().copy();
+    let read_up_to = store.position().unwrap().unwrap().sequence;
+    let mut messages = [states(&all[4..]), vec![commit(Some(links))]].concat();
+    // The commit is behind the position of the store, and the states are before it.
+    let last = messages.pop().unwrap();
+    messages.resize(usize::try_from(read_up_to).unwrap(), (OutputKind::Other, Vec::new()));
+    messages.push(last);
+    let rig = started(store, messages);
+    assert!(rig.notes.iter().any(|note| matches!(note, Note::StoreRestarted { .. })), "{:?}", rig.notes);
+    assert_eq!((lost(&rig), rig.node.store().links_digest().unwrap()), (vec![], links));
 }
 
 #[test]
