@@ -151,7 +151,9 @@ impl<S: Store + Clone> Node<S> {
             self.take_fences(now, output);
             return Ok(());
         }
-        if self.partitions.values().any(Partition::is_owned) || !self.applying.is_empty() {
+        // A partition that is caught up would go on with an empty store.
+        let is_store_used = |partition: &Partition| partition.is_owned() || partition.is_caught_up();
+        if self.partitions.values().any(is_store_used) || !self.applying.is_empty() {
             self.start_over(now, "the output stream lost its last messages or was created again");
             return Ok(());
         }

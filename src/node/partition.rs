@@ -79,6 +79,14 @@ impl Partition {
         self.handled.is_some()
     }
 
+    /// Whether the node has caught up the store to the fence.
+    pub(super) const fn is_caught_up(&self) -> bool {
+        match self.stage {
+            Stage::Assigned | Stage::Acquiring => false,
+            Stage::Suspect | Stage::Acquired | Stage::Resuming | Stage::Rewinding(_) | Stage::Reading(_) => true,
+        }
+    }
+
     pub(super) fn is_read_by(&self, id: ReaderId) -> bool {
         matches!(&self.stage, Stage::Rewinding(reader) | Stage::Reading(reader) if reader.id == id)
     }

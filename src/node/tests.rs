@@ -47,8 +47,9 @@ struct Rig {
     readable: Vec<OutputMessage>,
     acknowledged: Vec<String>,
     notes: Vec<Note>,
-    /// Whether the streams answer commits.
+    /// Whether the streams answer commits, and questions about the input stream.
     answers_commits: bool,
+    answers_input_facts: bool,
     /// Whether the store answers writes, and those that it has not made.
     answers_writes: bool,
     writes: VecDeque<(RequestId, Changes)>,
@@ -66,8 +67,7 @@ struct Rig {
 impl Rig {
     fn new(partitions: &[u16]) -> Self {
         let mut rig = Self::over(MemoryStore::default());
-        let rest = rig.drive(Input::Gained { partitions: partitions.to_vec() });
-        assert_eq!(rest, Vec::<String>::new());
+        assert_eq!(rig.drive(Input::Gained { partitions: partitions.to_vec() }), Vec::<String>::new());
         assert_eq!(rig.node.phase(), Phase::Running);
         rig
     }
@@ -99,6 +99,7 @@ impl Rig {
             acknowledged: Vec::new(),
             notes: Vec::new(),
             answers_commits: true,
+            answers_input_facts: true,
             answers_writes: true,
             writes: VecDeque::new(),
             is_input_recreated: false,
@@ -135,6 +136,9 @@ impl Rig {
                 Input::OutputFacts { request, stream: facts(OUTPUT_NS, self.output_last) }
             }
             Output::ReadInputFacts { request } => {
+                if !self.answers_input_facts {
+                    return Err(Box::new(Output::ReadInputFacts { request }));
+                }
                 Input::InputFacts { request, stream: facts(INPUT_NS, self.input_last) }
             }
             Output::ReadStreamTime { request } => Input::StreamTime {

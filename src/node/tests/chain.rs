@@ -102,3 +102,24 @@ fn a_commit_at_a_known_sequence_shows_that_the_stream_lost_its_tail() {
     assert!(rig.notes.iter().any(|note| matches!(note, Note::StoreRestarted { .. })), "{:?}", rig.notes);
     assert_eq!(rig.node.phase(), Phase::Running);
 }
+
+/// Seed 1306979 of the simulation: the node was finding the place of a partition in the input stream for the first time when it got
+/// another one, and went on with an empty store.
+#[test]
+fn a_store_is_not_emptied_under_a_partition_that_is_caught_up() {
+    let mut earlier = Rig::new(&[1]);
+    earlier.deliver(&[(1, 1)]);
+    let mut rig = Rig::over(earlier.node.store().copy());
+    (rig.output_last, rig.input_last, rig.answers_input_facts) = (100, 1, false);
+    rig.drive(Input::Gained { partitions: vec![1] });
+    // The stream loses its end, and no message of the node that it knows of.
+    rig.output_last = 1;
+    rig.drive(Input::Gained { partitions: vec![0] });
+    let is_restarted = |rig: &Rig| rig.notes.iter().any(|note| matches!(note, Note::StoreRestarted { .. }));
+    assert!(!is_restarted(&rig), "{:?}", rig.notes);
+    // Both partitions start over, and the store is emptied before the node catches up.
+    rig.answers_input_facts = true;
+    rig.wait();
+    assert!(is_restarted(&rig), "{:?}", rig.notes);
+    assert_eq!(rig.node.phase(), Phase::Running);
+}
