@@ -173,16 +173,7 @@ impl Reconciler {
     pub fn rotating_from(link: Option<LinkId>, settings: SweepSettings, parts: Parts) -> Self {
         let progress = Progress { rotated_to: link, stalls_count: 0, adopted: Adopted::default() };
         let (progress, deferred) = (Arc::new(Mutex::new(progress)), Arc::default());
-        let reconciler = Self {
-            settings,
-            parts,
-            progress,
-            deferred,
-            drift: watch::Sender::default(),
-            ended: watch::Sender::default(),
-        };
-        reconciler.set_deferred_gauge();
-        reconciler
+        Self { settings, parts, progress, deferred, drift: watch::Sender::default(), ended: watch::Sender::default() }
     }
 
     /// How many transitions only a sweep has found since the start, by institution.

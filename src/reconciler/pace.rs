@@ -122,6 +122,7 @@ impl Schedule {
 impl Reconciler {
     /// Runs the steps until `shutdown`, which aborts a running step; the next start repeats it.
     pub async fn run(self, ready: watch::Receiver<bool>, shutdown: CancellationToken) {
+        self.set_deferred_gauge();
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.sweep_forever(ready) => {}
