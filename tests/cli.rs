@@ -137,6 +137,12 @@ fn completions_and_manual_pages_have_every_subcommand() {
     for page in ["relink.1", "relink-why.1", "relink-dead-letters-show.1"] {
         assert!(directory.path().join(page).exists(), "{page}");
     }
-    let output = relink(&["man", "nonsense"], &[]);
-    assert!(!output.status.success() && stderr(&output).contains("there is no subcommand nonsense"));
+    let page = stdout(&relink(&["man", "dead-letters", "replay"], &[]));
+    assert!(page.contains(".TH relink-dead-letters-replay 1"), "{page}");
+    for wrong in [&["nonsense"][..], &["dead-letters", "nonsense"]] {
+        let output = relink(&[&["man"], wrong].concat(), &[]);
+        assert_eq!(output.status.code(), Some(2));
+        let reason = format!("there is no subcommand `{}`", wrong.join(" "));
+        assert!(stderr(&output).contains(&reason), "{}", stderr(&output));
+    }
 }
