@@ -23,6 +23,17 @@ impl Bank {
         Self::of(PolicySettings { can_verify: true, institution_notices, ..PolicySettings::default() })
     }
 
+    /// The same, with notices for all links, and quiet hours from 22 to 8 o'clock in UTC.
+    fn with_quiet_hours() -> Self {
+        let hours = "22:00-08:00".parse().ok().and_then(|hours: relink::link::QuietHours| hours.in_zone("UTC").ok());
+        Self::of(PolicySettings {
+            can_verify: true,
+            quiet_hours: hours,
+            institution_notices: InstitutionNotices::All,
+            ..PolicySettings::default()
+        })
+    }
+
     fn of(settings: PolicySettings) -> Self {
         let mut scene = Scene::valid(true);
         scene.history.policy = policy_with(settings);
@@ -172,14 +183,7 @@ fn a_deferred_prompt_is_announced_and_its_end_has_the_notice_before_the_prompt()
 
 #[test]
 fn a_bank_is_not_restored_with_nothing_to_do_before_a_prompt_that_is_postponed() {
-    let hours = "22:00-08:00".parse().ok().and_then(|hours: relink::link::QuietHours| hours.in_zone("UTC").ok());
-    let institution_notices = InstitutionNotices::All;
-    let mut bank = Bank::of(PolicySettings {
-        can_verify: true,
-        quiet_hours: hours,
-        institution_notices,
-        ..PolicySettings::default()
-    });
+    let mut bank = Bank::with_quiet_hours();
     bank.scene.now = "2026-11-23T21:30:00Z".parse().unwrap();
     bank.is_down = true;
     assert_eq!(names(&bank.receive(Event::Broken(Breakage::of(Cause::Credentials)))), ["down"]);
@@ -229,14 +233,7 @@ fn a_muted_link_gets_neither_notice() {
 
 #[test]
 fn in_quiet_hours_only_a_user_in_the_repair_is_notified_and_the_end_waits_for_the_morning() {
-    let hours = "22:00-08:00".parse().ok().and_then(|hours: relink::link::QuietHours| hours.in_zone("UTC").ok());
-    let settings = PolicySettings {
-        can_verify: true,
-        quiet_hours: hours,
-        institution_notices: InstitutionNotices::All,
-        ..PolicySettings::default()
-    };
-    let mut bank = Bank::of(settings);
+    let mut bank = Bank::with_quiet_hours();
     let evening: Timestamp = "2026-11-23T21:00:00Z".parse().unwrap();
     bank.scene.now = evening;
     bank.receive(Event::Broken(Breakage::of(Cause::Credentials)));
@@ -253,14 +250,7 @@ fn in_quiet_hours_only_a_user_in_the_repair_is_notified_and_the_end_waits_for_th
 
 #[test]
 fn a_step_says_until_when_quiet_hours_keep_back_a_notice_about_the_outage() {
-    let hours = "22:00-08:00".parse().ok().and_then(|hours: relink::link::QuietHours| hours.in_zone("UTC").ok());
-    let institution_notices = InstitutionNotices::All;
-    let mut bank = Bank::of(PolicySettings {
-        can_verify: true,
-        quiet_hours: hours,
-        institution_notices,
-        ..PolicySettings::default()
-    });
+    let mut bank = Bank::with_quiet_hours();
     let peek = |bank: &Bank, event: Event| {
         let input = Input { incident: down(bank.is_down), ..event.into() };
         relink::link::step(&bank.scene.history.link, &input, bank.scene.now, &bank.scene.history.policy).unwrap()
