@@ -218,9 +218,9 @@ pub struct JobBody {
     pub link_id: String,
     /// When the machine emitted the job.
     pub asked_at: At,
-    /// The version of the link's state that asks for the job. Absent in jobs of relink 0.2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u64>,
+    /// The version of the link's state that asks for the job. 0.2 did not write it.
+    #[serde(default)]
+    pub version: u64,
     /// `verify`: Belvo's id of the consent, which is read too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent_id: Option<String>,
@@ -306,7 +306,7 @@ impl JobBody {
             name,
             link_id: step.link.id.to_string(),
             asked_at: At(step.at),
-            version: Some(step.link.version),
+            version: step.link.version,
             consent_id: None,
             resources: Vec::new(),
             successor_id: None,

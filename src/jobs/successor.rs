@@ -35,14 +35,9 @@ impl KnownLinks {
 
     /// The link, if the store has the step of the job already, or never will. An earlier state has neither the proof nor the keys.
     fn get_after(&self, id: &LinkId, job: &JobBody, now: Timestamp) -> Result<Option<Link>, StoreError> {
-        let asked_at = job.asked_at.0;
-        let is_overdue = now.since(asked_at) >= STEP_WAIT;
-        let has_step = |link: &Link| match job.version {
-            Some(version) => link.version >= version,
-            // Without a version the time decides. One in the future is of a clock that was wrong; it may have been corrected since.
-            None => link.updated_at >= asked_at || asked_at > now,
-        };
-        Ok(self.get(id)?.filter(|link| has_step(link) || is_overdue))
+        // Several steps of a link may have one time, and a clock may have been wrong, so the version decides.
+        let is_overdue = now.since(job.asked_at.0) >= STEP_WAIT;
+        Ok(self.get(id)?.filter(|link| link.version >= job.version || is_overdue))
     }
 
     /// The broken links that `link` supersedes.

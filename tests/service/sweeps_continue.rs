@@ -467,7 +467,7 @@ fn job(name: JobName, number: usize, state: StateWord) -> JobBody {
         name,
         link_id,
         asked_at,
-        version: None,
+        version: 1,
         consent_id: None,
         resources: Vec::new(),
         successor_id: None,
