@@ -199,7 +199,7 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     let snoozed = last_command(&history.entries, "snooze").filter(|_| is_snoozed);
     for given in [muted, snoozed].into_iter().flatten().filter(|_| record.state != StateWord::Removed) {
         let command = commanded_by(&given.origin, &given.event);
-        line(text, format_args!("  The command for this, at {}: {command}", at(given.at.0, now)));
+        line(text, format_args!("  Who did that, at {}: {command}", at(given.at.0, now)));
     }
 }
 
