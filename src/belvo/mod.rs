@@ -46,7 +46,7 @@ pub use exchange::{Concern, Exchange, ExchangeReport, is_path_of_api};
 pub use meaning::Meaning;
 pub use missing::{Absence, MissingGuard};
 pub use payload::{TEXT_BYTES_MAX, decompress, decompress_bare, read_json};
-pub use status_page::{COMPONENTS_MAX, ComponentStatus, StatusReport};
+pub use status_page::{COMPONENTS_MAX, ComponentStatus, SHOWN_CHARS_MAX, StatusReport};
 pub use translate::{Reading, link_of_api_error, link_of_webhook, read, translate};
 pub use undecodable::Undecodable;
 pub use unrelated::Unrelated;

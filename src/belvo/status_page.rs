@@ -18,8 +18,8 @@ pub const COMPONENTS_MAX: usize = 300;
 /// The longest name of a component, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 
-/// The most characters of a text that an operator sees.
-const DETAIL_CHARS_MAX: usize = 60;
+/// The most characters of a text of the page that an operator sees.
+pub const SHOWN_CHARS_MAX: usize = 60;
 
 /// A webhook of the status page.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,8 +74,8 @@ pub(super) fn parse(body: &Value, received_at: Timestamp) -> Result<StatusReport
     let (mut components, mut unreadable) = (Vec::new(), Vec::new());
     for component in all {
         match component_of(component, is_over) {
-            Some(read) => components.push(read),
-            None => unreadable.push(of_unreadable(component)),
+            Ok(read) => components.push(read),
+            Err(why) => unreadable.push(why),
         }
     }
     let updates =
@@ -86,30 +86,28 @@ pub(super) fn parse(body: &Value, received_at: Timestamp) -> Result<StatusReport
     Ok(StatusReport { updated_at, components, unreadable })
 }
 
-fn component_of(component: &Value, is_over: bool) -> Option<ComponentStatus> {
-    let component = component.as_object()?;
-    let name = fields::text(component, "name").filter(|name| name.len() <= NAME_BYTES_MAX)?;
-    let word = fields::text(component, "status").unwrap_or_default().to_ascii_lowercase();
+/// The component, or why it cannot be read, as a clause for an operator.
+fn component_of(component: &Value, is_over: bool) -> Result<ComponentStatus, String> {
+    let text = |field: &str| component.as_object().and_then(|component| fields::text(component, field));
+    let name = text("name").ok_or_else(|| "a component has no name".to_owned())?;
+    let shown = || shortened(&name, SHOWN_CHARS_MAX);
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("the name of the component `{}` is too long", shown()));
+    }
+    let word = text("status").unwrap_or_default().to_ascii_lowercase();
     let status = match word.as_str() {
         _any if is_over => PageStatus::Operational,
         "operational" => PageStatus::Operational,
         // Belvo documents `partial_outage`; the other two are words of Statuspage.
         "partial_outage" | "degraded_performance" | "under_maintenance" => PageStatus::Partial,
         "major_outage" => PageStatus::Major,
-        _unknown => return None,
-    };
-    Some(ComponentStatus { name, status })
-}
-
-fn of_unreadable(component: &Value) -> String {
-    let text = |field: &str| component[field].as_str().map(|text| shortened(text, DETAIL_CHARS_MAX));
-    match (text("name"), text("status")) {
-        (Some(name), Some(status)) => {
-            format!("the component `{name}` has the status `{status}`, which relink does not know")
+        "" => return Err(format!("the component `{}` has no status", shown())),
+        unknown => {
+            let unknown = shortened(unknown, SHOWN_CHARS_MAX);
+            return Err(format!("the component `{}` has the status `{unknown}`, which relink does not know", shown()));
         }
-        (Some(name), None) => format!("the component `{name}` has no status"),
-        (None, _) => "a component has no name".to_owned(),
-    }
+    };
+    Ok(ComponentStatus { name, status })
 }
 
 fn updated_at(object: &Map<String, Value>) -> Option<Timestamp> {

@@ -47,10 +47,10 @@ pub(super) fn next_steps(record: &Record, due: &[DueOfLink], around: Around, now
         };
         steps.push(format!("The link is muted: {end}."));
     }
-    let next = record.episode.as_ref().map(|episode| episode.next_reminder_at.is_some() || !episode.prompt_sent);
     if let Some(until) = record.snoozed_until.filter(|until| until.0 > now && record.state != StateWord::Removed) {
         // After the last reminder of an outage, there is none to postpone.
-        let none = if next == Some(false) { "; there is none left in this outage" } else { "" };
+        let is_last = record.episode.as_ref().is_some_and(|last| last.prompt_sent && last.next_reminder_at.is_none());
+        let none = if is_last { "; there is none left in this outage" } else { "" };
         steps.push(format!(
             "An operator postponed the reminders (`relink snooze`): none is sent before {}{none}.",
             at(until.0, now)

@@ -1,7 +1,7 @@
 //! Reports of Belvo's status page: each is evidence about the institutions that its components stand for.
 
 use super::{Delivery, Engine, Institutions, Plan};
-use crate::belvo::StatusReport;
+use crate::belvo::{SHOWN_CHARS_MAX, StatusReport};
 use crate::contract::{DeadReason, IncidentBody, Origin};
 use crate::institution::Components;
 use crate::link::Timestamp;
@@ -64,14 +64,15 @@ fn take(
     for component in &report.components {
         let named = components.institutions(&component.name);
         reported_count += named.len();
-        let name = shortened(&component.name, 60);
+        let name = || shortened(&component.name, SHOWN_CHARS_MAX);
         if named.is_empty() {
-            unknown.push(format!("the component `{name}` stands for no institution (RELINK_STATUS_COMPONENTS)"));
+            unknown.push(format!("the component `{}` stands for no institution (RELINK_STATUS_COMPONENTS)", name()));
             continue;
         }
         if reported_count > INSTITUTIONS_MAX {
             unknown.push(format!(
-                "the component `{name}` is one too many: a message is about at most {INSTITUTIONS_MAX} institutions"
+                "the component `{}` is one too many: a message is about at most {INSTITUTIONS_MAX} institutions",
+                name()
             ));
             continue;
         }

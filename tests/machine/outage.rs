@@ -258,10 +258,10 @@ fn a_step_says_until_when_quiet_hours_keep_back_a_notice_about_the_outage() {
     let morning = Some("2026-11-24T08:00:00Z".parse().unwrap());
     bank.is_down = true;
     bank.scene.now = "2026-11-23T23:00:00Z".parse().unwrap();
-    // The link meets the outage in the night, so nobody is told that the bank is down.
+    // The link meets the outage in the night, so it is not announced that the bank is down.
     let step = peek(&bank, Event::Broken(Breakage::of(Cause::Credentials)));
     assert_eq!((notices(&step).count(), step.outage_notice_at), (0, morning));
-    // Its user is awake, and is told. When the bank works again, the notice about it waits for the morning.
+    // Its user is awake, so it is announced. When the bank works again, the notice about it waits for the morning.
     assert_eq!((names(&bank.receive(USER)), bank.is_down), (vec!["down"], true));
     bank.is_down = false;
     bank.scene.wait(HOUR);
