@@ -25,7 +25,7 @@ impl<S: Store> Engine<S> {
         Ok((self.step)(link, input, now, &self.policy))
     }
 
-    /// The other links of the person. A link whose bank is down needs nothing from its user now, so no message names it.
+    /// The other links of the person.
     fn person_of(&self, step: &Step) -> Result<Option<Person>, StoreError> {
         let (profile, policy) = (&step.link.profile, &self.policy);
         if profile.person().is_none() || !policy.settings().per_person {
@@ -33,10 +33,7 @@ impl<S: Store> Engine<S> {
         }
         let stored = links_of_same_person(&self.store, &step.link, |id| self.recent.is_uncommitted(id))?;
         let others = stored.iter().chain(self.recent.uncommitted_of_same_user(profile));
-        let person = Person::of(&step.link, others, step.at, policy).map(|mut person| {
-            person.waiting.retain(|other| self.institutions.down_since(other.institution.as_deref()).is_none());
-            person
-        });
-        Ok(person.filter(Person::matters))
+        let is_down = |institution: Option<&str>| self.institutions.down_since(institution).is_some();
+        Ok(Person::of(&step.link, others, is_down, step.at, policy))
     }
 }

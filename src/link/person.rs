@@ -103,10 +103,12 @@ impl Need {
 
 impl Person {
     /// What `others`, which include all other links of the person, mean for a message about `link` at `now`. `None`: they mean nothing, or
-    /// there are too many of them. A link that is given twice counts once.
+    /// there are too many of them. A link that is given twice counts once. A link whose bank is down (`is_down`, by the institution of the
+    /// link) needs nothing from its user now, so no message mentions it.
     pub fn of<'a>(
         link: &Link,
         others: impl IntoIterator<Item = &'a Link>,
+        is_down: impl Fn(Option<&str>) -> bool,
         now: Timestamp,
         policy: &Policy,
     ) -> Option<Self> {
@@ -121,7 +123,8 @@ impl Person {
             LastMessage { at: message.at, about: about.clone(), mentioned: mentioned.map(|mentioned| mentioned.need) }
         });
         let is_replaced = |old: &Link| others.values().chain([&link]).any(|new| succeeds(new, old, policy));
-        let waiting = others.values().filter_map(|other| Some((other, other.waits_for_user(now, policy)?)));
+        let reachable = others.values().filter(|other| !is_down(other.profile.institution.as_deref()));
+        let waiting = reachable.filter_map(|other| Some((other, other.waits_for_user(now, policy)?)));
         // A user who has connected the bank anew lets the old link be: its own message would find out.
         let waiting: Vec<_> = waiting.filter(|(other, _)| !is_replaced(other)).map(|(_, waiting)| waiting).collect();
         let widgets = others.values().filter_map(|other| Some((other.in_widget_until()?, &other.id)));

@@ -57,7 +57,9 @@ impl Family {
         let before = self.links[which].clone();
         let mut stepped = step(&before, &input, self.now, &self.policy).ok()?;
         if stepped.has_message() {
-            input.person = Person::of(&stepped.link, &self.links, stepped.at, &self.policy).map(Box::new);
+            let first_bank = self.links[0].profile.institution.clone();
+            let is_down = |institution: Option<&str>| self.is_down && institution == first_bank.as_deref();
+            input.person = Person::of(&stepped.link, &self.links, is_down, stepped.at, &self.policy).map(Box::new);
             stepped = step(&before, &input, self.now, &self.policy).expect("a person makes no input useless");
         }
         let waiting = input.person.map(|person| person.waiting).unwrap_or_default();

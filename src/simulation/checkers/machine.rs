@@ -33,12 +33,9 @@ impl LinkChecker {
         }
         input.successor = successor;
         let message = step(before, &input, at, policy).ok().filter(Step::has_message);
-        let person = message.and_then(|step| Person::of(&step.link, self.links.values(), step.at, policy));
-        let person = person.map(|mut person| {
-            person.waiting.retain(|other| other.institution.as_ref().is_none_or(|name| !self.down.contains(name)));
-            person
-        });
-        input.person = person.filter(Person::matters).map(Box::new);
+        let is_down = |institution: Option<&str>| institution.is_some_and(|name| self.down.contains(name));
+        let person = message.and_then(|step| Person::of(&step.link, self.links.values(), is_down, step.at, policy));
+        input.person = person.map(Box::new);
         if record.because.person != input.person.as_deref().map(PersonRecord::of) {
             let (noted, known) = (&record.because.person, &input.person);
             return Err(format!("{which}: its person is {noted:?}, and that of the stream {known:?}"));
