@@ -77,6 +77,9 @@ pub const fn of_held(held: HeldWord) -> &'static str {
         }
         HeldWord::QuietHours => "It is a part of the day without messages (quiet hours), so the message waits.",
         HeldWord::InWidget => "The person is repairing this link or another one, so the message waits.",
+        HeldWord::OtherAnswer => {
+            "relink asks Belvo about another broken link of the person first, so that one message is about both."
+        }
         HeldWord::Muted => "The link is muted, so its user gets no message.",
         HeldWord::Superseded => "A newer link of the same user works, so the user gets no message about this one.",
         HeldWord::Mentioned => {

@@ -20,7 +20,8 @@ use relink::contract::{
 use relink::link::{
     AccessMode, Breakage, Cause, Command, Consent, ConsentObservation, ConsentStatus, Data, DataKind, DedupKey, Due,
     Effect, EpisodeNumber, Event, Input, LastMessage, Link, LinkId, LinkObservation, Need, OtherWidget, Person, Policy,
-    PolicySettings, Profile, Prompt, Session, StateName, Status, SuccessorObservation, Timestamp, WaitingLink, step,
+    PolicySettings, Profile, Prompt, Session, StateName, Status, SuccessorObservation, Timestamp, UndecidedLink,
+    WaitingLink, step,
 };
 use relink::schemas::{documents, examples, schemas, write};
 use serde_json::Value;
@@ -301,8 +302,12 @@ fn some_person() -> impl Strategy<Value = Person> {
     let waiting = (other_link(), prop::option::of(".{0,8}"), need());
     let waiting = waiting.prop_map(|(id, institution, need)| WaitingLink { id, institution, need });
     let in_widget = (some_time(), other_link()).prop_map(|(until, about)| OtherWidget { until, about });
-    (prop::option::of(last_message), prop::option::of(in_widget), prop::collection::vec(waiting, 0..3))
-        .prop_map(|(last_message, in_widget, waiting)| Person { last_message, in_widget, waiting })
+    let undecided = (some_time(), other_link()).prop_map(|(asked_at, id)| UndecidedLink { asked_at, id });
+    let (last_message, in_widget, undecided) =
+        (prop::option::of(last_message), prop::option::of(in_widget), prop::option::of(undecided));
+    (last_message, in_widget, undecided, prop::collection::vec(waiting, 0..3)).prop_map(
+        |(last_message, in_widget, undecided, waiting)| Person { last_message, in_widget, undecided, waiting },
+    )
 }
 
 fn some_input() -> impl Strategy<Value = Input> {

@@ -301,6 +301,14 @@ fn reason_of_wait(record: &Record) -> String {
             Some(widget) => format!("the same person is repairing the link {}", printable(&widget.link_id)),
             None => "the user holds a widget token for this link".to_owned(),
         },
+        Some(HeldWord::OtherAnswer) => {
+            let other = person.and_then(|person| person.undecided.as_ref());
+            let other = other
+                .map_or_else(|| "another link".to_owned(), |other| format!("the link {}", printable(&other.link_id)));
+            format!(
+                "{other} of the same person is broken, and relink asks Belvo first whether that one works again, so that one message is about both"
+            )
+        }
         Some(HeldWord::Pause) => {
             let other = person.and_then(|person| person.last_message.as_ref());
             let other = other.filter(|other| record.messaged.as_ref().is_none_or(|own| own.at < other.at));
@@ -349,7 +357,10 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
     let due_at = at(due_at, now);
     let waits_since =
         record.episode.as_ref().and_then(|episode| episode.reminder_waits_since).filter(|_| snoozed.is_none());
-    let is_reason = matches!(record.because.held, Some(HeldWord::QuietHours | HeldWord::InWidget | HeldWord::Pause));
+    let is_reason = matches!(
+        record.because.held,
+        Some(HeldWord::QuietHours | HeldWord::InWidget | HeldWord::Pause | HeldWord::OtherAnswer)
+    );
     let reason = if is_reason && around.bank_is_down != Some(true) {
         format!(" It waits: {}.", reason_of_wait(record))
     } else {

@@ -87,6 +87,9 @@ fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
             ),
             None => format!("The user is in the widget already, so {what} waits for the end of that attempt."),
         },
+        HeldWord::OtherAnswer => {
+            format!("{}, so {what} waits until {until}: one message is to be about both links.", of_undecided(because))
+        }
         HeldWord::Muted => format!("The link is muted, so {what} waits for `unmute`."),
         HeldWord::Superseded => format!("A newer link of the same user works, so {what} is not sent."),
         HeldWord::Mentioned => match last {
@@ -98,6 +101,16 @@ fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
             None => format!("The last message to the person mentioned this link. It counts as {what}."),
         },
     }
+}
+
+/// That another link of the person has to be answered first, as the beginning of a sentence.
+fn of_undecided(because: &Because) -> String {
+    let undecided = because.person.as_ref().and_then(|person| person.undecided.as_ref());
+    let other =
+        undecided.map_or_else(|| "another link".to_owned(), |other| format!("the link {}", printable(&other.link_id)));
+    format!(
+        "The same person also has {other}, which is broken, and relink asks Belvo first whether that one works again"
+    )
 }
 
 /// The message to the user that was due: as what a message about another link counts, if the transition has counted it.
@@ -138,6 +151,7 @@ mod tests {
             "pause",
             "quiet_hours",
             "in_widget",
+            "other_answer",
             "muted",
             "superseded",
             "mentioned",

@@ -56,7 +56,8 @@ pub use output::{
     Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,
 };
 pub use person::{
-    AlsoBroken, AlsoEnding, LastMessageRecord, MessagedRecord, NeedRecord, PersonRecord, WaitingLinkRecord,
+    AlsoBroken, AlsoEnding, LastMessageRecord, MessagedRecord, NeedRecord, PersonRecord, UndecidedLinkRecord,
+    WaitingLinkRecord,
 };
 pub use queries::{
     ACTIVITY_HOURS, DEAD_LETTERS_ON_PAGE, EVENTS_WAIT_MAX, INSTITUTIONS_ON_PAGE, LINKS_ON_PAGE, Parameter,

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::record::BadRecord;
 use super::rfc3339::At;
 use super::words::{Action, CauseWord};
-use crate::link::{EpisodeNumber, LastMessage, LinkId, Messaged, Need, OtherWidget, Person, WaitingLink};
+use crate::link::{
+    EpisodeNumber, LastMessage, LinkId, Messaged, Need, OtherWidget, Person, UndecidedLink, WaitingLink,
+};
 
 /// The last message to the user about a link: a prompt, a reminder, or the notice about the end of a consent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +29,9 @@ pub struct PersonRecord {
     /// The other link that the person is repairing. A person gets no message before the widget token for it has expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_widget: Option<OtherWidgetRecord>,
+    /// Another broken link, about which Belvo had not answered yet. A message waits for the answer, so that it can mention this link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<UndecidedLinkRecord>,
     /// The other links that needed their user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingLinkRecord>,
@@ -51,6 +56,15 @@ pub struct OtherWidgetRecord {
     pub link_id: String,
     /// When the token expires.
     pub until: At,
+}
+
+/// Another broken link of the person, whose prompt waits until Belvo has answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UndecidedLinkRecord {
+    /// Belvo's id of the link.
+    pub link_id: String,
+    /// When relink asks Belvo about it, or has asked.
+    pub asked_at: At,
 }
 
 /// A link that needs its user.
@@ -143,7 +157,11 @@ impl PersonRecord {
         let in_widget = person.in_widget.as_ref();
         let in_widget =
             in_widget.map(|widget| OtherWidgetRecord { link_id: widget.about.to_string(), until: At(widget.until) });
-        Self { last_message, in_widget, waiting: person.waiting.iter().map(WaitingLinkRecord::of).collect() }
+        let undecided = person.undecided.as_ref();
+        let undecided =
+            undecided.map(|link| UndecidedLinkRecord { link_id: link.id.to_string(), asked_at: At(link.asked_at) });
+        let waiting = person.waiting.iter().map(WaitingLinkRecord::of).collect();
+        Self { last_message, in_widget, undecided, waiting }
     }
 
     /// The circumstance of the input.
@@ -162,8 +180,16 @@ impl PersonRecord {
         let in_widget = self.in_widget.as_ref().map(|widget| -> Result<_, BadRecord> {
             Ok(OtherWidget { until: widget.until.0, about: parse_id(&widget.link_id)? })
         });
+        let undecided = self.undecided.as_ref().map(|link| -> Result<_, BadRecord> {
+            Ok(UndecidedLink { asked_at: link.asked_at.0, id: parse_id(&link.link_id)? })
+        });
         let waiting = self.waiting.iter().map(WaitingLinkRecord::parse).collect::<Result<_, _>>()?;
-        Ok(Person { last_message: last_message.transpose()?, in_widget: in_widget.transpose()?, waiting })
+        Ok(Person {
+            last_message: last_message.transpose()?,
+            in_widget: in_widget.transpose()?,
+            undecided: undecided.transpose()?,
+            waiting,
+        })
     }
 }
 

@@ -161,6 +161,8 @@ pub enum HeldWord {
     QuietHours,
     /// The person is repairing this link or another one: the message waits for the end of that attempt.
     InWidget,
+    /// relink asks Belvo about another broken link of the person first, so that one message is about both.
+    OtherAnswer,
     /// The link is muted: the message waits for `unmute`.
     Muted,
     /// A newer link of the user works: no message is needed.
@@ -171,7 +173,7 @@ pub enum HeldWord {
 
 convert_both_ways!(
     Held,
-    HeldWord { Incident, Answer, Unidentified, Pause, QuietHours, InWidget, Muted, Superseded, Mentioned }
+    HeldWord { Incident, Answer, Unidentified, Pause, QuietHours, InWidget, OtherAnswer, Muted, Superseded, Mentioned }
 );
 
 /// Belvo's `access_mode`.

@@ -46,6 +46,8 @@ pub enum Held {
     QuietHours,
     /// The person holds a widget token, for this link or for another one.
     InWidget,
+    /// relink asks Belvo about another broken link of the person first, so that one message is about both.
+    OtherAnswer,
     /// An operator, or the adoption, has muted the link.
     Muted,
     /// A newer link of the user works, so no message is needed.
@@ -84,7 +86,7 @@ impl TransitionBuilder<'_> {
     /// Whether a message to the user may be sent now. The person gets none within the reminder pause after the last one, about whichever
     /// link it was, none in quiet hours, and none in the widget. `counts` shows whether a mention of this link at that time is as good as
     /// this message. A widget keeps the message back at most until `latest`: an application that mints a token each time somebody looks at
-    /// a page must not silence its users for ever.
+    /// a page must not silence its users for ever. So does an answer about another link, which may fail to come.
     pub(super) fn turn(&mut self, counts: impl Fn(&Need, Timestamp) -> bool, latest: Timestamp) -> Turn {
         let turn = self.find_turn(counts, latest);
         self.held = turn.held();
@@ -102,15 +104,24 @@ impl TransitionBuilder<'_> {
         let last_at = own_at.max(other.map(|message| message.at));
         let pause_end = last_at.map_or(self.now, |at| self.pause_end(at).max(self.now));
         let other_widget = self.person.as_ref().and_then(|person| person.in_widget.as_ref());
-        let widget_end =
-            self.widget_until().max(other_widget.map(|widget| widget.until)).map(|until| until.min(latest));
-        let reason = match widget_end {
-            Some(end) if pause_end < end => Held::InWidget,
-            Some(_) | None if self.now < pause_end => Held::Pause,
-            Some(_) | None => Held::QuietHours,
-        };
-        let until = self.link.after_quiet_hours(widget_end.map_or(pause_end, |end| pause_end.max(end)), self.policy);
+        let widget_end = self.widget_until().max(other_widget.map(|widget| widget.until));
+        let capped = |end: Option<Timestamp>| end.map_or(self.now, |end| end.min(latest));
+        let waits = [
+            (capped(self.other_answer_at()), Held::OtherAnswer),
+            (capped(widget_end), Held::InWidget),
+            (pause_end, Held::Pause),
+        ];
+        let longest = waits.into_iter().filter(|(end, _)| self.now < *end).max_by_key(|(end, _)| *end);
+        let (end, reason) = longest.unwrap_or((self.now, Held::QuietHours));
+        let until = self.link.after_quiet_hours(end, self.policy);
         if self.now < until { Turn::After { until, reason } } else { Turn::Now }
+    }
+
+    /// When Belvo should have answered about another broken link of the person. `None`: no message waits for that. While the institution of
+    /// this link has an incident, only an operator lets its prompt pass, and decides for the user.
+    fn other_answer_at(&self) -> Option<Timestamp> {
+        let undecided = self.person.as_ref()?.undecided.as_ref().filter(|_| self.incident.is_none())?;
+        Some(undecided.asked_at.max(self.now).after(self.policy.settings().verify_wait))
     }
 
     /// When the last message to the person about another link was sent.
@@ -161,8 +172,8 @@ impl TransitionBuilder<'_> {
             Turn::After { until, .. } => Prompt::Postponed { until },
             Turn::Now | Turn::Mentioned => Prompt::Sent,
         };
-        if matches!(turn, Turn::After { reason: Held::InWidget, .. }) {
-            // Another widget after this one must not postpone it for ever.
+        if let Turn::After { reason: Held::InWidget | Held::OtherAnswer, .. } = turn {
+            // Another widget, or another answer, after this one must not postpone it for ever.
             episode.remind_by = Some(latest);
         }
         if episode.prompt == Prompt::Sent {

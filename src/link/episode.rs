@@ -147,9 +147,9 @@ impl Episode {
 
     /// Postpones the next reminder after a failed attempt, so that the user gets no message right after it. Attempts in
     /// a row postpone a reminder by one reminder pause in all: a mail scanner that mints tokens must not postpone it
-    /// for ever.
+    /// for ever. The reminders of an outage whose prompt has not been sent begin with the prompt.
     pub(super) fn postpone_reminder(&mut self, now: Timestamp, policy: &Policy) {
-        let Some(next) = self.next_reminder_at else { return };
+        let Some(next) = self.next_reminder_at.filter(|_| self.prompt == Prompt::Sent) else { return };
         self.reminder_waits_since = None;
         let pause = policy.reminder_pause();
         let latest = *self.remind_by.get_or_insert(next.after(pause));

@@ -68,7 +68,9 @@ pub use event::{
 pub use id::{DedupKey, EpisodeNumber, LINK_ID_LENGTH_MAX, LinkId, NotALinkId};
 pub use machine::step;
 pub use outage::InstitutionOutage;
-pub use person::{LastMessage, Messaged, Need, OtherWidget, PERSON_LINKS_MAX, Person, WaitingLink, is_same_person};
+pub use person::{
+    LastMessage, Messaged, Need, OtherWidget, PERSON_LINKS_MAX, Person, UndecidedLink, WaitingLink, is_same_person,
+};
 pub use policy::{BadSetting, InstitutionNotices, Policy, PolicySettings, Supersede};
 pub use quiet_hours::{NotATimeZone, NotQuietHours, QuietHours};
 pub use state::{

@@ -11,6 +11,10 @@
 //!        └── the end of the pause ◀── the last one did not mention it: this one is postponed
 //! ```
 //!
+//! An outage of a bank breaks several links of a person together, and after it relink asks Belvo about each of them. So a message waits until
+//! the answers are there ([`Person::undecided`]): else it would mention only a part of the broken links, and the others would wait for the
+//! next message.
+//!
 //! Nothing is dropped: a link that is not mentioned keeps its own wait, which ends with its own message. A message also waits while the
 //! person is repairing another link. Only `institution_restored` waits for nothing but quiet hours, because relink has promised it; the
 //! messages after it wait for the pause all the same.
@@ -42,8 +46,19 @@ pub struct Person {
     pub last_message: Option<LastMessage>,
     /// The other link that the person is repairing now; if there are several, the one with the latest end.
     pub in_widget: Option<OtherWidget>,
+    /// Another broken link, about which relink asks Belvo before its prompt. If there are several, the one that is answered last.
+    pub undecided: Option<UndecidedLink>,
     /// The other links that need their user now, in the order of their ids.
     pub waiting: Vec<WaitingLink>,
+}
+
+/// Another broken link of the person that no message mentions yet, because its prompt waits for an answer of Belvo.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UndecidedLink {
+    /// When relink asks Belvo, or has asked.
+    pub asked_at: Timestamp,
+    /// The link.
+    pub id: LinkId,
 }
 
 /// The person holds a widget token for another link.
@@ -123,19 +138,21 @@ impl Person {
             LastMessage { at: message.at, about: about.clone(), mentioned: mentioned.map(|mentioned| mentioned.need) }
         });
         let is_replaced = |old: &Link| others.values().chain([&link]).any(|new| succeeds(new, old, policy));
-        let reachable = others.values().filter(|other| !is_down(other.profile.institution.as_deref()));
-        let waiting = reachable.filter_map(|other| Some((other, other.waits_for_user(now, policy)?)));
         // A user who has connected the bank anew lets the old link be: its own message would find out.
-        let waiting: Vec<_> = waiting.filter(|(other, _)| !is_replaced(other)).map(|(_, waiting)| waiting).collect();
+        let repairable = |other: &&&Link| !is_down(other.profile.institution.as_deref()) && !is_replaced(other);
+        let repairable = others.values().filter(repairable);
+        let waiting = repairable.clone().filter_map(|other| other.waits_for_user(now, policy)).collect();
+        let undecided = repairable.filter_map(|other| other.undecided(now)).max();
         let widgets = others.values().filter_map(|other| Some((other.in_widget_until()?, &other.id)));
         let in_widget = widgets.max().filter(|(until, _)| now < *until);
         let in_widget = in_widget.map(|(until, about)| OtherWidget { until, about: about.clone() });
-        Some(Self { last_message, in_widget, waiting }).filter(Self::matters)
+        Some(Self { last_message, in_widget, undecided, waiting }).filter(Self::matters)
     }
 
     /// Whether anything is known that may change a message.
-    pub fn matters(&self) -> bool {
-        self.last_message.is_some() || self.in_widget.is_some() || !self.waiting.is_empty()
+    fn matters(&self) -> bool {
+        let Self { last_message, in_widget, undecided, waiting } = self;
+        last_message.is_some() || in_widget.is_some() || undecided.is_some() || !waiting.is_empty()
     }
 }
 
@@ -200,6 +217,16 @@ impl Link {
             Prompt::Muted | Prompt::Deferred { .. } | Prompt::Unidentified { .. } => false,
         };
         is_due.then_some(Need::Repair { episode: episode.number, cause: episode.cause })
+    }
+
+    /// A broken link whose prompt waits until Belvo has answered. The caller knows that its institution works.
+    fn undecided(&self, now: Timestamp) -> Option<UndecidedLink> {
+        let asked_at = match self.awaits_user()?.prompt {
+            Prompt::Deferred { until, asked_at } => asked_at.unwrap_or(until),
+            Prompt::Unidentified { .. } => now,
+            Prompt::Sent | Prompt::Muted | Prompt::Postponed { .. } => return None,
+        };
+        Some(UndecidedLink { asked_at, id: self.id.clone() })
     }
 
     /// A consent whose notice is due before the person may get the next message.

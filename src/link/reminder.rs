@@ -33,8 +33,9 @@ impl TransitionBuilder<'_> {
         if let Turn::After { until, reason } = turn {
             episode.reminder_waits_since.get_or_insert(due_at);
             episode.next_reminder_at = Some(until);
-            // Another widget after this one must not postpone it for ever.
-            episode.remind_by = episode.remind_by.or((reason == Held::InWidget).then_some(latest));
+            // Another widget, or another answer, after this one must not postpone it for ever.
+            let is_capped = matches!(reason, Held::InWidget | Held::OtherAnswer);
+            episode.remind_by = episode.remind_by.or(is_capped.then_some(latest));
             return Ok(episode);
         }
         if self.link.requires_login_attempt(&episode, self.policy) {

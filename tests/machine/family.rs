@@ -52,13 +52,11 @@ impl Family {
     /// Gives an input to a link. Like the engine, it looks up the person only if the step sends a message.
     pub(crate) fn receive(&mut self, which: usize, input: impl Into<Input>) -> Option<Step> {
         let mut input: Input = input.into();
-        // The first link has a bank of its own, which may be down.
-        input.incident = down(self.is_down && which == 0);
+        input.incident = down(self.is_bank_down(self.links[which].profile.institution.as_deref()));
         let before = self.links[which].clone();
         let mut stepped = step(&before, &input, self.now, &self.policy).ok()?;
         if stepped.has_message() {
-            let first_bank = self.links[0].profile.institution.clone();
-            let is_down = |institution: Option<&str>| self.is_down && institution == first_bank.as_deref();
+            let is_down = |institution: Option<&str>| self.is_bank_down(institution);
             input.person = Person::of(&stepped.link, &self.links, is_down, stepped.at, &self.policy).map(Box::new);
             stepped = step(&before, &input, self.now, &self.policy).expect("a person makes no input useless");
         }
@@ -77,6 +75,11 @@ impl Family {
         }
         self.links[which] = stepped.link.clone();
         Some(stepped)
+    }
+
+    /// The bank of the first link may be down. Unless a test gives another link the same bank, it has no other one.
+    pub(crate) fn is_bank_down(&self, institution: Option<&str>) -> bool {
+        self.is_down && institution == self.links[0].profile.institution.as_deref()
     }
 
     pub(crate) fn wait(&mut self, millis: i64) {

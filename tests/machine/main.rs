@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod asking;
+mod bundles;
 mod clocks;
 mod consents;
 mod creation;

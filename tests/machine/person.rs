@@ -72,7 +72,13 @@ fn in_widget_until(link: &Link) -> Option<Timestamp> {
     }
 }
 
-/// How long a widget may keep back the message. `None`: the message is about an outage that has just begun.
+/// Whether the prompt of the link waits for an answer of Belvo, or for the end of an incident.
+fn is_undecided(link: &Link) -> bool {
+    link.awaits_user()
+        .is_some_and(|episode| matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Unidentified { .. }))
+}
+
+/// How long a widget, or an answer about another link, may keep back the message. `None`: the message is about an outage that has just begun.
 fn widget_wait_end(before: &Link, notice: &Notice, pause: Duration) -> Option<Timestamp> {
     let episode = before.state.episode();
     match notice {
@@ -122,11 +128,18 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
             let latest = widget_wait_end(&before[message.about], &message.notice, pause);
             prop_assert!(latest.is_none_or(|latest| message.at >= latest), "{message:?} {before:?}");
         }
+        // A message waits for Belvo's answer about another broken link, so that it can mention that one.
+        let is_up = |link: &Link| !family.is_bank_down(link.profile.institution.as_deref());
+        let mut others = before.iter().enumerate().filter(|(other, _)| *other != message.about).map(|(_, link)| link);
+        if let Some(undecided) = others.find(|link| is_undecided(link) && is_up(link)) {
+            let latest = widget_wait_end(&before[message.about], &message.notice, pause);
+            prop_assert!(latest.is_none_or(|latest| message.at >= latest), "{message:?} {undecided:?}");
+        }
         let mut broken: Vec<_> = family.links.iter().enumerate().filter(|(other, _)| *other != message.about).collect();
         broken.retain(|(_, link)| {
             let is_asked = |prompt| matches!(prompt, Prompt::Sent | Prompt::Postponed { .. });
             let at_rest = matches!(link.state, State::Invalid { .. } | State::TokenRequired { .. });
-            let episode = link.state.episode().filter(|_| at_rest && !link.muted);
+            let episode = link.state.episode().filter(|_| at_rest && !link.muted && is_up(link));
             episode.is_some_and(|episode| is_asked(episode.prompt) && episode.cause != Cause::Unsupported)
         });
         let is_mentioned = |link: &Link| message.mentioned.iter().any(|(id, _)| id == link.id.as_str());

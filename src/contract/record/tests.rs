@@ -7,7 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::{
-    At, Because, DueWord, HeldWord, LastMessageRecord, NeedRecord, Origin, OriginKind, PersonRecord, WaitingLinkRecord,
+    At, Because, DueWord, HeldWord, LastMessageRecord, NeedRecord, Origin, OriginKind, PersonRecord,
+    UndecidedLinkRecord, WaitingLinkRecord,
 };
 use super::*;
 use crate::link::{
@@ -292,7 +293,8 @@ fn because(at: Timestamp) -> Because {
     let last_message = LastMessageRecord { at: At(at), link_id: "other".to_owned(), mentioned: Some(need) };
     let waiting = vec![WaitingLinkRecord { link_id: "third".to_owned(), institution: None, need }];
     let (due, held) = (Some(DueWord::Reminder), Some(HeldWord::Pause));
-    let person = Some(PersonRecord { last_message: Some(last_message), in_widget: None, waiting });
+    let undecided = Some(UndecidedLinkRecord { link_id: "fourth".to_owned(), asked_at: At(at) });
+    let person = Some(PersonRecord { last_message: Some(last_message), in_widget: None, undecided, waiting });
     Because {
         event,
         from,

@@ -49,7 +49,7 @@ export function ofOmissions({ because, episode, consent, institution_outage: out
   const omissions = [];
   const held = own(WORDS.held, because?.held);
   const until = because?.to === "valid" ? consent?.postponed_until : because?.due === "reminder" ? episode?.next_reminder_at : episode?.prompt_deferred_until;
-  const waits = until && ["incident", "unidentified", "pause", "quiet_hours", "in_widget"].includes(because?.held);
+  const waits = until && ["incident", "unidentified", "pause", "quiet_hours", "in_widget", "other_answer"].includes(because?.held);
   if (held) omissions.push(waits ? { text: `${held} The end of this wait`, at: until } : { text: held });
   if (because?.outage_notice_at) {
     omissions.push({ text: `In quiet hours relink does not publish ${outage?.check_at ? "institution_restored" : "institution_down"}. They end`, at: because.outage_notice_at });
@@ -68,7 +68,7 @@ export function ofRefused({ event, reason, detail, origin }) {
 const reasonOf = (origin) => (origin?.reason ? ` Reason: "${origin.reason}".` : "");
 
 /** Why a prompt is postponed. Only the transition that began the wait knows which of them it is. */
-const ofWait = (because) => (["pause", "quiet_hours", "in_widget"].includes(because?.held) ? own(WORDS.held, because.held)
+const ofWait = (because) => (["pause", "quiet_hours", "in_widget", "other_answer"].includes(because?.held) ? own(WORDS.held, because.held)
   : "The person got a message a short time before, is in the widget, or it is a part of the day without messages.");
 
 /** Who gave a command. */

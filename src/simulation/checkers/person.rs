@@ -1,5 +1,5 @@
-//! Checks what a person gets: at most one message within the reminder pause, none in the widget, and no broken link is dropped. Written
-//! without the machine.
+//! Checks what a person gets: at most one message within the reminder pause, none in the widget, none before Belvo has answered about the
+//! other broken links, and no broken link is dropped. Written without the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,8 +55,14 @@ impl PersonChecker {
             }
             let is_up = |link: &&&Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
             let is_replaced = |old: &&&Link| family.iter().any(|new| succeeds(new, old, policy));
-            let expected = family.iter().filter(|link| is_up(link) && !is_replaced(link));
-            let expected: BTreeSet<_> = expected.filter_map(|link| waits(link, at)).collect();
+            let repairable = family.iter().filter(|link| is_up(link) && !is_replaced(link));
+            // In an incident only an operator lets a prompt pass, and decides for the user.
+            let may_wait = is_first && !is_late && is_up(&&after);
+            let undecided = repairable.clone().find(|link| may_wait && is_undecided(link));
+            if let Some(undecided) = undecided {
+                return Err(format!("sends a prompt, and Belvo has not answered yet about {}", undecided.id));
+            }
+            let expected: BTreeSet<_> = repairable.filter_map(|link| waits(link, at)).collect();
             let found: BTreeSet<_> = also.iter().map(|other| (other.link_id.clone(), other.episode)).collect();
             if found != expected {
                 return Err(format!("mentions {found:?} in its message, and {expected:?} wait"));
@@ -88,6 +94,13 @@ fn is_in_widget(link: &Link, at: Timestamp) -> bool {
     let in_attempt =
         matches!(link.state, State::Updating { phase: UpdatePhase::WithUser { until, .. }, .. } if at < until);
     in_attempt || link.widget_until.is_some_and(|until| at < until)
+}
+
+/// Whether the prompt of the link waits for an answer of Belvo.
+fn is_undecided(link: &Link) -> bool {
+    let (State::Invalid { episode } | State::TokenRequired { episode }) = &link.state else { return false };
+    let is_undecided = matches!(episode.prompt, Prompt::Deferred { .. } | Prompt::Unidentified { .. });
+    is_undecided && !link.muted && episode.superseded_by.is_none() && episode.cause.user_can_act()
 }
 
 /// The link and its episode, if its user has to be asked now and nothing keeps that back but the pause or the hour.
