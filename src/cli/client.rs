@@ -14,10 +14,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::beside::Beside;
 use super::due::Around;
 use super::output::{DIM, wrong_argument};
 use crate::config::{Config, Sources};
-use crate::contract::{DueOfLink, HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Mention, Record, Scope};
+use crate::contract::{HistoryEntry, HistoryKind, INSTITUTIONS_ON_PAGE, Scope};
 use crate::printable::shortened;
 
 /// The HTTP status of a token without the scope of the request.
@@ -103,10 +104,8 @@ pub(super) struct History {
 pub(super) struct LastState {
     /// The history with this state alone.
     pub(super) history: History,
-    /// What is due for the link, the next first.
-    pub(super) due: Vec<DueOfLink>,
-    /// The last message about another link that mentioned this one.
-    pub(super) mention: Option<Mention>,
+    /// What stands beside it.
+    pub(super) beside: Beside,
     /// The time up to which the store has followed `KV_links`.
     pub(super) as_of: Option<String>,
 }
@@ -138,24 +137,6 @@ pub(super) fn is_of_request(error: &anyhow::Error) -> bool {
 /// Whether relink answers, but cannot answer this request now.
 pub(super) fn is_unavailable(error: &anyhow::Error) -> bool {
     status_of(error) == Some(SERVICE_UNAVAILABLE)
-}
-
-/// The record, and what is due for the link, of an answer to `GET /v1/links/{id}`.
-pub(super) fn record_of(link: &Value) -> anyhow::Result<(Record, Vec<DueOfLink>)> {
-    let record =
-        serde_json::from_value(link.clone()).context("this version of relink cannot read the state of the link")?;
-    Ok((record, due_in(link)))
-}
-
-/// The last message about another link that mentioned this one, in such an answer.
-pub(super) fn mention_in(link: &Value) -> Option<Mention> {
-    serde_json::from_value(link.get("last_mention")?.clone()).ok()
-}
-
-/// What is due, in such an answer; without what this version cannot read.
-fn due_in(link: &Value) -> Vec<DueOfLink> {
-    let due = link["due"].as_array().into_iter().flatten();
-    due.filter_map(|due| serde_json::from_value(due.clone()).ok()).collect()
 }
 
 impl RelinkArgs {
@@ -260,7 +241,7 @@ impl RunningRelink {
         let as_of = response.headers().get("relink-as-of").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let record: Value = self.read(response, &path).await?;
         let link_id = record["link_id"].as_str().unwrap_or(link).to_owned();
-        let (due, mention) = (due_in(&record), mention_in(&record));
+        let beside = Beside::of(&record);
         let stored_at = serde_json::from_value(record["updated_at"].clone()).context("the record has no time")?;
         let entry = HistoryEntry {
             kind: HistoryKind::State,
@@ -271,7 +252,7 @@ impl RunningRelink {
             body: record,
         };
         let history = History { link_id, entries: vec![entry], truncated: false, unreadable_count: 0 };
-        Ok(LastState { history, due, mention, as_of })
+        Ok(LastState { history, beside, as_of })
     }
 
     pub(super) async fn dead_letters(&self) -> anyhow::Result<Vec<Value>> {

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{FORBIDDEN, History, NOT_FOUND, RelinkArgs, RunningRelink, Situation, status_of};
-use super::due::unsent_prompt;
+use super::client::{FORBIDDEN, History, NOT_FOUND, RelinkArgs, RunningRelink, status_of};
+use super::links::next_of_broken;
 use super::moment::span as parse_span;
 use super::output::{line, print, print_json, wrong_argument};
 use super::refusals::{is_about_no_link, is_so_already, of_refused, why_refused};
@@ -47,8 +47,8 @@ const SNOOZE_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// reads a link that relink does not know yet, and a link may be forgotten before its first message comes.
 const OF_KNOWN_LINKS: [&str; 5] = ["mute", "unmute", "snooze", "unsupersede", "release"];
 
-/// The commands after which the user is prompted, if the link is broken and nothing else keeps the prompt back.
-const ASKS_THE_USER: [&str; 3] = ["unmute", "unsupersede", "release"];
+/// The commands about the messages to the user of a broken link: the operator wants to know what comes next.
+const ABOUT_MESSAGES: [&str; 5] = ["mute", "unmute", "snooze", "unsupersede", "release"];
 
 /// A command about one link.
 #[derive(Args, Debug)]
@@ -144,8 +144,13 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
         let read = read.as_ref().map(serde_json::to_value).transpose()?;
         print_json(&json!({"stored": answer, "handled": handled, "read": read}))?;
     } else {
-        // Without an answer, the output only lacks what keeps a prompt back.
-        let situation = relink.situation().await.unwrap_or_default();
+        let is_done = handled.as_ref().is_some_and(|handled| handled.result.kind == HistoryKind::State);
+        // Without an answer, the output only lacks what happens next.
+        let next = if is_done && ABOUT_MESSAGES.contains(&command) {
+            next_of_broken(&relink, link).await.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let now = clock::now();
         print(&match &read {
             Some(None) if relink.are_keys_refused().await => {
@@ -154,7 +159,7 @@ pub(super) async fn send(command: &str, until: Option<String>, args: CommandArgs
                 )
             }
             Some(read) => outcome_of_read(command, read.as_ref(), now),
-            None => outcome(command, handled.as_ref(), &situation, now),
+            None => outcome(command, handled.as_ref(), &next, now),
         })?;
     }
     // What is not handled in time may still be handled, but nobody knows with which result.
@@ -297,7 +302,8 @@ fn outcome_of_read(command: &str, read: Option<&Read>, now: Timestamp) -> String
     text
 }
 
-fn outcome(command: &str, handled: Option<&Handled>, situation: &Situation, now: Timestamp) -> String {
+/// What a command has changed, and what happens `next` with the link.
+fn outcome(command: &str, handled: Option<&Handled>, next: &[String], now: Timestamp) -> String {
     let mut text = String::new();
     let Some(handled) = handled else {
         let seconds = HANDLED_WITHIN.as_secs();
@@ -322,12 +328,10 @@ fn outcome(command: &str, handled: Option<&Handled>, situation: &Situation, now:
     match serde_json::from_value::<Record>(entry.body.clone()) {
         Ok(record) => {
             done(&mut text, command, &record, now);
-            if ASKS_THE_USER.contains(&command)
-                && let Some(why) = unsent_prompt(&record, situation.around(record.institution.as_deref()), now)
-            {
-                line(&mut text, format_args!("{why}"));
-            }
             published(&mut text, &record, &handled.messages);
+            for step in next {
+                line(&mut text, format_args!("{step}"));
+            }
         }
         Err(_newer) => {
             let at = serde_json::from_value::<Because>(entry.body["because"].clone());
@@ -348,12 +352,14 @@ fn done(text: &mut String, command: &str, record: &Record, now: Timestamp) {
         line(text, format_args!("{command}: done. The link is {}. {}", word_of(state), of_state(state)));
     }
     match (command, record.snoozed_until) {
-        ("mute", _) => {
+        // For a broken link, what happens next says more.
+        ("mute", _) if record.episode.is_none() => {
             line(text, format_args!("Its user gets no prompt and no reminder until `relink unmute {link}`."))
         }
         ("snooze", Some(At(until))) if until > now => {
-            line(text, format_args!("Its user gets no reminder before {}.", at(until, now)));
-            if record.episode.is_some() {
+            if record.episode.is_none() {
+                line(text, format_args!("Its user gets no reminder before {}.", at(until, now)));
+            } else {
                 let rest = "The snooze ends with this outage: a later one has its prompt and reminders. `relink mute` stops all messages.";
                 line(text, format_args!("{rest}"));
             }

@@ -1,6 +1,7 @@
 //! What happens next with a link, as plain sentences.
 
-use super::sentences::{at, span};
+use super::beside::Beside;
+use super::sentences::{at, span, word_of};
 use crate::contract::{
     At, AttemptEndWord, DueOfLink, DueWord, HeldWord, Mention, PromptWord, Record, StateWord, UpdatePhaseWord,
 };
@@ -17,15 +18,19 @@ pub(super) struct Around {
     pub(super) bank_is_down: Option<bool>,
     /// relink itself has muted the link, when it adopted it.
     pub(super) is_adopted: bool,
-    /// A message about another link of the person mentioned this link. A reminder that is due before this time is not sent.
+    /// A message about another link of the person mentioned this link. It counts as the prompt of the outage, or as a reminder that is due
+    /// before this time.
     pub(super) mention_counts_until: Option<Timestamp>,
+    /// The state of the newer link that replaced this one. `None`: no link did, or its state is not known.
+    pub(super) successor_state: Option<StateWord>,
 }
 
 impl Around {
-    /// With a mention that has not counted yet.
-    pub(super) fn with(self, mention: Option<&Mention>) -> Self {
+    /// With what stands beside the record of the link. `mention` is its mention, if that has not counted yet.
+    pub(super) fn with(self, beside: &Beside, mention: Option<&Mention>) -> Self {
         let mention_counts_until = mention.and_then(|mention| mention.counts_until).map(|until| until.0);
-        Self { mention_counts_until, ..self }
+        let successor_state = beside.successor.as_ref().and_then(|successor| successor.state);
+        Self { mention_counts_until, successor_state, ..self }
     }
 }
 
@@ -62,8 +67,8 @@ pub(super) fn next_steps(record: &Record, due: &[DueOfLink], around: Around, now
     steps
 }
 
-/// What happens next, in some words for a table. It lacks what only the service knows, such as quiet hours: `relink show` has the exact time.
-pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> String {
+/// What happens next, in some words for a table. `due` is what is due for the link.
+pub(super) fn next_in_short(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> String {
     let within = |time: Timestamp| {
         let millis = time.as_millis().saturating_sub(now.as_millis());
         if millis > 0 { format!("in {}", span(millis)) } else { "now".to_owned() }
@@ -86,13 +91,16 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
         };
     };
     if episode.superseded_by.is_some() {
-        return "no message: a newer link works".to_owned();
+        return "no message: replaced by a newer link".to_owned();
     }
     if record.muted {
         return "no message: muted".to_owned();
     }
     let what = match episode.prompt {
         Some(PromptWord::Muted) => "prompt, if the attempt fails".to_owned(),
+        Some(PromptWord::Postponed) if around.mention_counts_until.is_some() => {
+            "no prompt of its own: mentioned".to_owned()
+        }
         Some(word @ (PromptWord::Deferred | PromptWord::Postponed | PromptWord::Unidentified)) => {
             let until = episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| within(until.0));
             let what = match (word, around.bank_is_down) {
@@ -104,10 +112,9 @@ pub(super) fn next_in_short(record: &Record, around: Around, now: Timestamp) -> 
             format!("{what} {until}")
         }
         Some(PromptWord::Sent) | None => {
-            let due_at =
-                episode.next_reminder_at.map(|next| record.snoozed_until.map_or(next.0, |until| next.0.max(until.0)));
             let number = episode.reminders_count.saturating_add(1);
-            match due_at.filter(|_| Cause::from(episode.cause).user_can_act()) {
+            match reminder_at(record, time_of(due, DueWord::Reminder)) {
+                Some(due_at) if counts_as_reminder(around, due_at) => format!("no reminder {number}: mentioned"),
                 Some(due_at)
                     if around.bank_is_down == Some(true) && record.snoozed_until.is_none_or(|until| until.0 <= now) =>
                 {
@@ -177,7 +184,14 @@ fn of_valid(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) 
             )),
             DueWord::ConsentNotice => {
                 let again = if is_announced { "again " } else { "" };
-                steps.push(format!("At {time} the user is {again}asked to renew the consent, unless it is renewed before."));
+                let bank = if around.bank_is_down == Some(true) {
+                    " The institution is down now: if it is still down then, the notice waits."
+                } else {
+                    ""
+                };
+                steps.push(format!(
+                    "At {time} the user is {again}asked to renew the consent, unless it is renewed before.{bank}"
+                ));
             }
             DueWord::Data if record.stale_probed_until.is_none() => {
                 steps.push(format!("At {time} relink asks Belvo about the link, if no data has arrived until then."));
@@ -203,11 +217,7 @@ fn next_consent_end(record: &Record, now: Timestamp) -> Option<Timestamp> {
 fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
     let Some(episode) = &record.episode else { return Vec::new() };
     if let Some(by) = &episode.superseded_by {
-        let by = printable(by);
-        return vec![format!(
-            "The user is neither prompted nor reminded, because the newer link {by} of the same user works. \
-             `relink unsupersede` reverses this."
-        )];
+        return vec![of_superseded(&printable(by), around.successor_state)];
     }
     let can_repair = Cause::from(episode.cause).user_can_act();
     let step = match unsent_prompt(record, around, now) {
@@ -221,6 +231,23 @@ fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp)
         Some(false) | None => "The user may repair the link at any time, without waiting for a message.".to_owned(),
     });
     any_time.into_iter().chain([step]).chain(incident).collect()
+}
+
+/// Why nobody is asked about a link that the newer link `by` replaced. `state` is that of the newer link now, if it is known.
+fn of_superseded(by: &str, state: Option<StateWord>) -> String {
+    let now = match state {
+        None => String::new(),
+        Some(StateWord::Valid) => " That link works.".to_owned(),
+        Some(StateWord::Removed) => " That link is removed now, so the user is asked about neither of them.".to_owned(),
+        Some(StateWord::Updating) => " That link is broken too, and its repair has begun.".to_owned(),
+        Some(state @ (StateWord::Invalid | StateWord::TokenRequired | StateWord::Unconfirmed)) => {
+            format!(" That link is {} now; `relink show {by}` has what happens with it.", word_of(state))
+        }
+    };
+    format!(
+        "The user is neither prompted nor reminded about this link, because the newer link {by} of the same user replaced it.{now} \
+         `relink unsupersede` reverses this."
+    )
 }
 
 /// When this is due for the link, if it is. Another thing may be due before.
@@ -241,7 +268,7 @@ fn incident_check(time: &str, around: Around) -> String {
 }
 
 /// Why the user of a broken link was not prompted, and what ends this; `None` if the prompt is sent, or nobody is to be prompted.
-pub(super) fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> Option<String> {
+fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> Option<String> {
     let is_broken = matches!(record.state, StateWord::Invalid | StateWord::TokenRequired);
     let episode = record.episode.as_ref().filter(|episode| is_broken && episode.superseded_by.is_none())?;
     let until = || episode.prompt_deferred_until.map_or_else(|| "?".to_owned(), |until| at(until.0, now));
@@ -270,6 +297,13 @@ pub(super) fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> 
             asked_at.0,
             until()
         ),
+        (PromptWord::Postponed, _) if around.mention_counts_until.is_some() => {
+            return Some(format!(
+                "The user gets no prompt of its own about this link: the message about another link, which mentioned this one, counts as it. \
+                 relink notes this at {}, and the first reminder follows.",
+                until()
+            ));
+        }
         (PromptWord::Postponed, _) if around.bank_is_down == Some(true) && !episode.prompt_released => format!(
             ": {}. The wait ends at {}. The institution is down now: if it is still down then, the prompt waits for it. `relink release` \
              ends that second wait",
@@ -328,8 +362,21 @@ fn reason_of_wait(record: &Record) -> String {
     }
 }
 
+/// When the next reminder is due, if there is one. `due_at` is when relink looks next at that.
+fn reminder_at(record: &Record, due_at: Option<Timestamp>) -> Option<Timestamp> {
+    // The link may be due before its reminder, for another reason. Quiet hours make it due later.
+    let own = record.episode.as_ref().and_then(|episode| episode.next_reminder_at).map(|at| at.0);
+    let latest = [own, record.snoozed_until.map(|until| until.0)].into_iter().flatten().max();
+    due_at.map(|due_at| latest.map_or(due_at, |latest| latest.max(due_at)))
+}
+
+/// Whether a mention of the link counts as the reminder that is due at this time.
+fn counts_as_reminder(around: Around, due_at: Timestamp) -> bool {
+    around.mention_counts_until.is_some_and(|until| due_at < until)
+}
+
 fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around: Around, now: Timestamp) -> String {
-    let Some(due_at) = due_at else {
+    let Some(due_at) = reminder_at(record, due_at) else {
         let has_next = record.episode.as_ref().is_some_and(|episode| episode.next_reminder_at.is_some());
         return if record.muted && has_next {
             "No reminder is due, because the link is muted. relink waits until the user repairs the link.".to_owned()
@@ -337,9 +384,6 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
             "No reminder is due any more. relink waits until the user repairs the link.".to_owned()
         };
     };
-    // The link may be due before its reminder, for another reason. Quiet hours make it due later.
-    let own = record.episode.as_ref().and_then(|episode| episode.next_reminder_at).map(|at| at.0);
-    let due_at = own.map_or(due_at, |own| own.max(due_at)).max(record.snoozed_until.map_or(due_at, |until| until.0));
     let snoozed = record.snoozed_until.filter(|until| until.0 >= due_at);
     let because = if snoozed.is_some() { " (an operator postponed it until then)" } else { "" };
     let first = if record.episode.as_ref().is_some_and(|episode| episode.refused_at.is_some()) {
@@ -348,7 +392,7 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
         ""
     };
     let number = sent_count.saturating_add(1);
-    if around.mention_counts_until.is_some_and(|until| due_at < until) {
+    if counts_as_reminder(around, due_at) {
         return format!(
             "Reminder {number} is due at {}, and is not sent: the message about another link, which mentioned this one, counts as it.",
             at(due_at, now)

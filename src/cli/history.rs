@@ -6,6 +6,7 @@ use anstyle::AnsiColor;
 use anyhow::bail;
 use serde_json::Value;
 
+use super::beside::Beside;
 use super::client::{History, LastState};
 use super::due::{Around, next_steps};
 use super::held::{counts_mention, of_moved_reminder, of_omission};
@@ -17,19 +18,17 @@ use super::sentences::{
     at, commanded_by, in_quotes, of_job, of_mention, of_notice, of_observed, of_transition, word_of,
 };
 use crate::contract::{
-    At, Because, DueOfLink, HistoryEntry, HistoryKind, Mention, Origin, OriginKind, PromptWord, Record, StateWord,
+    At, Because, HistoryEntry, HistoryKind, Mention, Origin, OriginKind, PromptWord, Record, StateWord,
 };
 use crate::link::Timestamp;
 use crate::printable::{printable, printable_json};
 use crate::wording::of_state;
 
 /// What is known besides the history.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known<'a> {
-    /// What is due for the link, the next first.
-    pub(super) due: &'a [DueOfLink],
-    /// The last message about another link that mentioned this one.
-    pub(super) mention: Option<&'a Mention>,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// What stands beside the record of the link.
+    pub(super) beside: Beside,
     /// The state of relink and of the institution. Whether relink has muted the link, the history shows.
     pub(super) around: Around,
     /// The history cannot be read now, so it has the last state only.
@@ -37,12 +36,7 @@ pub(super) struct Known<'a> {
 }
 
 /// The history of a link. `message` is the id of a message to mark.
-pub(super) fn show(
-    history: &History,
-    message: Option<&str>,
-    known: Known<'_>,
-    now: Timestamp,
-) -> anyhow::Result<String> {
+pub(super) fn show(history: &History, message: Option<&str>, known: &Known, now: Timestamp) -> anyhow::Result<String> {
     let begins_late = begins_late(history);
     show_part(history, message, known, now, begins_late)
 }
@@ -50,7 +44,7 @@ pub(super) fn show(
 fn show_part(
     history: &History,
     message: Option<&str>,
-    known: Known<'_>,
+    known: &Known,
     now: Timestamp,
     begins_late: bool,
 ) -> anyhow::Result<String> {
@@ -109,13 +103,13 @@ fn begins_late(history: &History) -> bool {
 }
 
 /// The last state of a link, without the history, which relink cannot read now.
-pub(super) fn show_last_state(last: &LastState, around: Around, now: Timestamp) -> anyhow::Result<String> {
+pub(super) fn show_last_state(last: LastState, around: Around, now: Timestamp) -> anyhow::Result<String> {
     let as_of = last.as_of.as_deref().map_or_else(|| "?".to_owned(), printable);
     let note = format!(
         "relink cannot read the history from NATS now; this is the last state that it has in its store, as of {as_of}\n\n"
     );
-    let known = Known { due: &last.due, mention: last.mention.as_ref(), around, has_no_history: true };
-    Ok(note + &show_part(&last.history, None, known, now, false)?)
+    let known = Known { beside: last.beside, around, has_no_history: true };
+    Ok(note + &show_part(&last.history, None, &known, now, false)?)
 }
 
 /// The history with every text made printable.
@@ -157,7 +151,7 @@ fn mentions(entry: &HistoryEntry, id: &str) -> bool {
 }
 
 /// The state of the link, its outage, the messages to its user, and what happens next.
-fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, known: Known<'_>, now: Timestamp) {
+fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, known: &Known, now: Timestamp) {
     let Some(newest) = newest else {
         return line(
             text,
@@ -180,7 +174,7 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
         Some(episode) => open_outage(text, history, episode, known, now),
         None => last_outage(text, history, now),
     }
-    let mention = known.mention.filter(|mention| !has_counted(&history.entries, mention));
+    let mention = known.beside.mention.as_ref().filter(|mention| !has_counted(&history.entries, mention));
     if let Some(mention) = mention {
         line(text, format_args!("  {}", of_mention(mention, now)));
     }
@@ -189,11 +183,11 @@ fn summary(text: &mut String, history: &History, newest: Option<&HistoryEntry>, 
     let muted = last_command(&history.entries, "mute").filter(|_| record.muted);
     let around =
         Around { is_adopted: muted.as_ref().is_some_and(|command| command.origin.is_adoption()), ..known.around }
-            .with(mention);
+            .with(&known.beside, mention);
     if let Some(began) = began_wait(&history.entries, &record) {
         record.because = began;
     }
-    for step in next_steps(&record, known.due, around, now) {
+    for step in next_steps(&record, &known.beside.due, around, now) {
         line(text, format_args!("  {step}"));
     }
     let snoozed = last_command(&history.entries, "snooze").filter(|_| is_snoozed);

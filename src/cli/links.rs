@@ -7,7 +7,8 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 use strum::VariantArray as _;
 
-use super::client::{History, RelinkArgs, RunningRelink, Situation, mention_in};
+use super::beside::record_of;
+use super::client::{History, RelinkArgs, RunningRelink, Situation};
 use super::due::{Around, next_in_short, next_steps};
 use super::history::{began_wait, has_counted, last_command, printable_history};
 use super::listing::{Field, Listed, Order, Wanted, begun_at, read};
@@ -17,7 +18,7 @@ use super::sentences::{at, in_quotes, of_mention, span, word_of};
 use super::tables::{Column, table_of};
 use super::watching::{Output, print_each};
 use crate::clock;
-use crate::contract::{At, Record};
+use crate::contract::{At, Mention, Record};
 use crate::link::{LinkId, StateName, Timestamp};
 use crate::printable::{counted, printable, printable_json};
 use crate::wording::{of_cause, of_state};
@@ -174,8 +175,10 @@ fn row(link: &Value, around: Around, now: Timestamp) -> [String; 8] {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let since = serde_json::from_value::<At>(begun_at(link).clone())
         .map_or_else(|_| "?".to_owned(), |since| span(now.as_millis().saturating_sub(since.0.as_millis())));
-    let next = super::client::record_of(link)
-        .map_or_else(|_newer| "?".to_owned(), |(record, _)| next_in_short(&record, around, now));
+    let next = record_of(link).map_or_else(
+        |_newer| "?".to_owned(),
+        |(record, beside)| next_in_short(&record, &beside.due, around.with(&beside, beside.mention.as_ref()), now),
+    );
     let [id, state, institution, external_id] =
         ["link_id", "state", "institution", "external_id"].map(|field| text(&link[field]));
     let cause = text(&link["episode"]["cause"]);
@@ -234,12 +237,37 @@ impl Known {
     }
 }
 
-/// One link in plain sentences.
-fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> {
-    let (mut record, due) = super::client::record_of(link)?;
-    if let Some(began) = known.history.as_ref().and_then(|history| began_wait(&history.entries, &record)) {
+/// What happens next with a broken link, as sentences, as `relink show` has them. None for another link.
+pub(super) async fn next_of_broken(relink: &RunningRelink, link: &str) -> anyhow::Result<Vec<String>> {
+    let link = relink.get(&format!("/v1/links/{link}")).await?;
+    let known = Known::of(relink, &link).await?;
+    let now = clock::now();
+    Ok(if link["episode"].is_object() { next_of(&link, &known, now)?.steps } else { Vec::new() })
+}
+
+/// What happens next with a link.
+struct Next {
+    /// The record of the link. Its `because` is that of the transition that began its present wait, if there is one.
+    record: Record,
+    /// The message about another link that mentioned this one, and has not counted yet.
+    mention: Option<Mention>,
+    steps: Vec<String>,
+}
+
+fn next_of(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<Next> {
+    let (mut record, beside) = record_of(link)?;
+    let entries = known.history.as_ref().map(|history| history.entries.as_slice()).unwrap_or_default();
+    if let Some(began) = began_wait(entries, &record) {
         record.because = began;
     }
+    let mention = beside.mention.clone().filter(|mention| !has_counted(entries, mention));
+    let steps = next_steps(&record, &beside.due, known.around.with(&beside, mention.as_ref()), now);
+    Ok(Next { record, mention, steps })
+}
+
+/// One link in plain sentences.
+fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> {
+    let Next { record, mention, steps } = next_of(link, known, now)?;
     let mut text = String::new();
     headline(&mut text, &record);
     line(&mut text, format_args!("{}", of_state(record.state)));
@@ -262,8 +290,6 @@ fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> 
             line(&mut text, format_args!("Attempts of the user to repair the link: {}.", episode.attempts_count));
         }
     }
-    let entries = known.history.as_ref().map(|history| history.entries.as_slice()).unwrap_or_default();
-    let mention = mention_in(link).filter(|mention| !has_counted(entries, mention));
     if let Some(mention) = &mention {
         line(&mut text, format_args!("{}", of_mention(mention, now)));
     }
@@ -274,7 +300,7 @@ fn shown(link: &Value, known: &Known, now: Timestamp) -> anyhow::Result<String> 
         );
     }
     line(&mut text, format_args!("\n{BOLD}What happens next{BOLD:#}"));
-    for step in next_steps(&record, &due, known.around.with(mention.as_ref()), now) {
+    for step in steps {
         line(&mut text, format_args!("  {step}"));
     }
     Ok(text)

@@ -13,6 +13,7 @@
 
 mod at;
 mod backup;
+mod beside;
 mod check_config;
 mod client;
 mod commands;

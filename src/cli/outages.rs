@@ -17,7 +17,7 @@ pub(super) fn open_outage(
     text: &mut String,
     history: &History,
     episode: &EpisodeRecord,
-    known: Known<'_>,
+    known: &Known,
     now: Timestamp,
 ) {
     line(text, format_args!("\n{BOLD}The outage{BOLD:#}  {DIM}{}{DIM:#}", episode.id));
@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn summary_of(history: &History) -> String {
-        let text = super::super::history::show(history, None, Known::default(), NOW).unwrap();
+        let text = super::super::history::show(history, None, &Known::default(), NOW).unwrap();
         anstream::adapter::strip_str(&text).to_string().split("What happens next").next().unwrap().to_owned()
     }
 
@@ -375,7 +375,7 @@ mod tests {
         last.body["because"]["origin"] = json!({"kind": "api_error", "message_id": "e-1", "token": "app",
             "received_at": "2023-11-15T22:13:20.000Z"});
         last.body["because"]["to"] = json!("token_required");
-        let text = super::super::history::show(&history, None, Known::default(), NOW).unwrap();
+        let text = super::super::history::show(&history, None, &Known::default(), NOW).unwrap();
         let text = anstream::adapter::strip_str(&text).to_string();
         let outage = text.split("What happens next").next().unwrap();
         insta::assert_snapshot!(outage);

@@ -59,7 +59,7 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str, input: Option
         Err(error) if is_unavailable(&error) => {
             let last = relink.last_state(link).await.map_err(|_| error)?;
             let around = last.history.entries.first().map(|entry| around(&entry.body)).unwrap_or_default();
-            return history::show_last_state(&last, around, clock::now());
+            return history::show_last_state(last, around, clock::now());
         }
         Err(error) if status_of(&error) == Some(NOT_FOUND) => {
             let hint = link_of_outage(link).map_or_else(
@@ -72,12 +72,12 @@ pub(super) async fn explain(relink: &RunningRelink, subject: &str, input: Option
     };
     // A UUID has several spellings; message ids contain the one that relink uses.
     let message = behind.map(|behind| format!("{}.{behind}", history.link_id)).or_else(|| input.map(str::to_owned));
-    // Without them, the output only lacks a time and a mention.
-    let (due, mention) = relink.last_state(link).await.map(|last| (last.due, last.mention)).unwrap_or_default();
+    // Without it, the output only lacks a time, a mention, and the state of a newer link.
+    let beside = relink.last_state(link).await.map(|last| last.beside).unwrap_or_default();
     let newest = history.entries.iter().rfind(|entry| entry.kind == HistoryKind::State);
     let around = newest.map(|entry| around(&entry.body)).unwrap_or_default();
-    let known = Known { due: &due, mention: mention.as_ref(), around, has_no_history: false };
-    history::show(&history, message.as_deref(), known, clock::now())
+    let known = Known { beside, around, has_no_history: false };
+    history::show(&history, message.as_deref(), &known, clock::now())
 }
 
 /// The link of an outage, whose id is that of the link with `-e` and a number behind it.

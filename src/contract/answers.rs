@@ -10,15 +10,15 @@ use serde_json::Value;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::incident::IncidentCause;
-use super::record::Record;
 use super::rfc3339::At;
+use super::shown_link::ShownLink;
 use super::words::is_false;
 
 /// A page of links.
 #[derive(Serialize, JsonSchema)]
 pub struct LinksPage {
     /// The links, in the order of their ids.
-    pub links: Vec<Record>,
+    pub links: Vec<ShownLink>,
     /// The ids of links on this page whose records cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,

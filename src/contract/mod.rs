@@ -67,7 +67,7 @@ pub use record::{BadRecord, EpisodeRecord, PromptWord, Record, Repaired, UpdateP
 pub use requests::{DropRequest, UpdateRequest};
 pub use rfc3339::At;
 pub use secrets::{is_named, is_one_of, is_session, json_in, squeezed, without_secrets, without_session};
-pub use shown_link::{DueOfLink, Mention, ShownLink, Surroundings};
+pub use shown_link::{DueOfLink, Mention, ShownLink, Successor, Surroundings};
 pub use status::{BelvoStatus, PartitionStatus, Status, SweepStatus};
 pub use trace::{SAME_TRACE_MAX, SampleRatio, TRACEPARENT, TRACESTATE, TraceContext, parent_or_cause};
 pub use words::{

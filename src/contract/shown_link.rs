@@ -1,12 +1,12 @@
-//! The answer to `GET /v1/links/{id}`: the state of a link, and what relink knows besides it.
+//! A link in answers over HTTP: its state, and what relink knows besides it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::record::Record;
 use super::rfc3339::At;
-use super::words::DueWord;
-use crate::link::{Link, Policy, Timestamp};
+use super::words::{DueWord, StateWord};
+use crate::link::{Link, Policy, StateName, Timestamp};
 
 /// A link, and when relink next acts on it.
 #[derive(Serialize, JsonSchema)]
@@ -25,6 +25,9 @@ pub struct ShownLink {
     /// known, so a later one that mentions nothing hides an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_mention: Option<Mention>,
+    /// The newer link of the same user that replaced this one (`episode.superseded_by`). Absent if none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<Successor>,
     /// Since when the institution is down. Then its users can do nothing. Absent if it is not down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub institution_down_since: Option<At>,
@@ -43,11 +46,24 @@ pub struct Mention {
     pub counts_until: Option<At>,
 }
 
+/// The newer link that replaced a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Successor {
+    /// Belvo's id of the newer link.
+    pub link_id: String,
+    /// The state of the newer link now. It worked when it replaced the other one, and may have broken or been removed since then. Absent if
+    /// relink does not know that link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateWord>,
+}
+
 /// What else is known of a link.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     /// The other links of its person.
     pub others: Vec<Link>,
+    /// The state of the newer link that supersedes it, if that one is known.
+    pub successor_state: Option<StateName>,
     /// Since when its institution is down.
     pub down_since: Option<Timestamp>,
 }
@@ -77,6 +93,9 @@ impl ShownLink {
             counts_until: Some(At(at.after(policy.settings().reminder_pause))),
         });
         let institution_down_since = surroundings.down_since.map(At);
-        Self { record, due_at: due.first().map(|due| due.at), due, last_mention, institution_down_since }
+        let superseded_by = record.episode.as_ref().and_then(|episode| episode.superseded_by.clone());
+        let successor =
+            superseded_by.map(|link_id| Successor { link_id, state: surroundings.successor_state.map(Into::into) });
+        Self { record, due_at: due.first().map(|due| due.at), due, last_mention, successor, institution_down_since }
     }
 }

@@ -11,12 +11,12 @@ use super::auth::Caller;
 use super::connection::ClientGone;
 use super::parameters::{LinkInPath, Query, bad};
 use super::problem::{Kind, Problem};
+use super::surroundings::SurroundingsReader;
 use crate::contract::{
-    HistoryOfLink, IncidentBody, IncidentChange, IncidentSummary, LINKS_ON_PAGE, LinksPage, Record, ShownLink, Summary,
-    Surroundings,
+    HistoryOfLink, IncidentBody, IncidentChange, IncidentSummary, LINKS_ON_PAGE, LinksPage, ShownLink, Summary,
 };
-use crate::link::{Link, LinkId, StateName, Timestamp};
-use crate::store::{self, CountsOfInstitution, StoreError, StoredLink, links_of_same_person};
+use crate::link::{LinkId, StateName};
+use crate::store::{self, CountsOfInstitution};
 
 /// The most institutions of a summary. Belvo has some hundreds.
 const INSTITUTIONS_MAX: usize = 1_000;
@@ -35,17 +35,23 @@ pub(super) async fn list(
         after: query.parse("after")?,
         limit: query.limit(LINKS_ON_PAGE)?,
     };
-    let page = server.scan(&client, move |store| store.page(&query)).await?;
+    let read = move |store: &dyn store::Store| {
+        let page = store.page(&query)?;
+        let reader = SurroundingsReader::new(store)?;
+        let links = page.links.into_iter().map(|stored| reader.of(stored)).collect::<Result<Vec<_>, _>>()?;
+        Ok((page.ids, links, page.unreadable, page.next))
+    };
+    let (ids, found, unreadable, next) = server.scan(&client, read).await?;
     // An unreadable record does not fail the page; its id is listed in `unreadable`.
-    let mut unreadable: Vec<String> = page.unreadable.into_iter().map(|entry| entry.key).collect();
-    let mut links = Vec::with_capacity(page.links.len());
-    for (id, stored) in page.ids.iter().zip(&page.links) {
-        match public(stored) {
-            Ok(record) => links.push(record),
+    let mut unreadable: Vec<String> = unreadable.into_iter().map(|entry| entry.key).collect();
+    let mut links = Vec::with_capacity(found.len());
+    for (id, found) in ids.iter().zip(&found) {
+        match found.show(&server) {
+            Ok(link) => links.push(link),
             Err(_unreadable) => unreadable.push(id.to_string()),
         }
     }
-    Ok(Json(LinksPage { links, unreadable, next: page.next.map(|id| id.to_string()) }))
+    Ok(Json(LinksPage { links, unreadable, next: next.map(|id| id.to_string()) }))
 }
 
 fn parse_state(text: &str) -> Result<StateName, Problem> {
@@ -60,26 +66,12 @@ pub(super) async fn show(
     let key = id.clone();
     let read = move |store: &dyn store::Store| {
         let Some(stored) = store.get(&key)? else { return Ok(None) };
-        let surroundings = stored.readable_link()?.map(|link| surroundings_of(store, &link)).transpose()?;
-        Ok(Some((stored, surroundings.unwrap_or_default())))
+        SurroundingsReader::new(store)?.of(stored).map(Some)
     };
     match server.read_store(read).await? {
-        Some((stored, surroundings)) => Ok(Json(ShownLink::of(public(&stored)?, &surroundings, &server.policy))),
+        Some(found) => Ok(Json(found.show(&server)?)),
         None => Err(unknown_link(&id)),
     }
-}
-
-fn surroundings_of(store: &dyn store::Store, link: &Link) -> Result<Surroundings, StoreError> {
-    let others = links_of_same_person(store, link, |_| false)?;
-    Ok(Surroundings { others, down_since: bank_down_since(store, link)? })
-}
-
-/// Since when the institution of a link is down.
-pub(super) fn bank_down_since(store: &dyn store::Store, link: &Link) -> Result<Option<Timestamp>, StoreError> {
-    let Some(institution) = &link.profile.institution else { return Ok(None) };
-    let is_down =
-        |incident: &IncidentBody| incident.change == IncidentChange::Began && incident.institution == *institution;
-    Ok(store.incidents()?.into_iter().find(is_down).map(|incident| incident.began_at.0))
 }
 
 pub(super) async fn history(
@@ -125,13 +117,6 @@ pub(super) async fn summary(State(server): State<SharedServer>) -> Result<Json<S
         drift_by_institution,
         observe: server.observe,
     }))
-}
-
-/// The record without `recent`, which only relink uses.
-pub(super) fn public(stored: &StoredLink) -> Result<Record, Problem> {
-    let mut record = stored.parse().map_err(Problem::internal)?;
-    record.recent.0.clear();
-    Ok(record)
 }
 
 fn unknown_link(id: &LinkId) -> Problem {

@@ -66,6 +66,7 @@ mod report;
 mod scan;
 mod status;
 mod status_now;
+mod surroundings;
 mod traces;
 mod v1;
 

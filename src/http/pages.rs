@@ -34,8 +34,8 @@ use serde_json::{Value, json};
 
 use self::bank_names::{Bank, BankNames};
 use self::rate::Rate;
-use super::links::bank_down_since;
 use super::problem::{LoggedProblem, Problem};
+use super::surroundings::Down;
 use super::{Server, SharedServer};
 use crate::clock::Clock;
 use crate::config::{Config, WidgetPlace};
@@ -251,7 +251,8 @@ async fn look_up(server: &Server, claims: Claims) -> Result<Opened, Problem> {
         let stored = store.get(&id)?;
         let (link, began) = stored.map(|stored| stored.link_and_trace()).transpose()?.unzip();
         let successor = link.as_ref().map(|link| last_successor(store, link)).transpose()?.flatten();
-        let down_since = link.as_ref().map(|link| bank_down_since(store, link)).transpose()?.flatten();
+        let down = Down::read(store)?;
+        let down_since = link.as_ref().and_then(|link| down.since(link));
         Ok((link, began.flatten(), down_since.is_some(), successor))
     });
     let (link, began, has_incident, successor) = read.await?;

@@ -7,19 +7,17 @@
 //! Two ranges of the index by state have all broken links. A page reads the next links of both, in the order of their ids, and leaves out
 //! those that nobody is asked about: so it may have fewer links than its limit, and still not be the last one.
 
-use std::collections::BTreeSet;
-
 use axum::extract::State;
 use axum::{Extension, Json};
 
 use super::connection::ClientGone;
-use super::links::public;
 use super::parameters::Query;
 use super::problem::Problem;
+use super::surroundings::{Down, Surrounded, SurroundingsReader};
 use super::{Server, SharedServer};
-use crate::contract::{IncidentChange, LINKS_ON_PAGE, LinksPage};
-use crate::link::{Link, LinkId, Prompt, StateName};
-use crate::store::{self, Store, StoreError, StoredLink, links_of_same_person};
+use crate::contract::{LINKS_ON_PAGE, LinksPage};
+use crate::link::{Link, LinkId, StateName};
+use crate::store::{self, Store, StoreError};
 
 /// The states of a broken link that nobody is repairing.
 const BROKEN: [StateName; 2] = [StateName::Invalid, StateName::TokenRequired];
@@ -29,14 +27,9 @@ pub(super) async fn list(
     Extension(client): Extension<ClientGone>,
     query: Query,
 ) -> Result<Json<LinksPage>, Problem> {
-    let incidents = server.read_store(|store| store.incidents()).await?;
     // While a bank is down, its users can do nothing.
-    let down: BTreeSet<String> = incidents
-        .into_iter()
-        .filter(|incident| incident.change == IncidentChange::Began)
-        .map(|incident| incident.institution)
-        .collect();
-    let is_up = |link: &Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
+    let down = server.read_store(Down::read).await?;
+    let is_up = |link: &Link| down.since(link).is_none();
     let is_listed = |link: &Link, is_mentioned| (link.is_asked_for() || is_mentioned) && is_up(link);
     page(&server, &client, &query, is_listed).await
 }
@@ -67,7 +60,7 @@ async fn page(
     };
     let Broken { links: found, unreadable, next } = server.scan(client, move |store| broken(store, &query)).await?;
     let listed = found.iter().filter(|found| is_listed(&found.link, found.is_mentioned));
-    let links = listed.map(|found| public(&found.stored)).collect::<Result<_, _>>()?;
+    let links = listed.map(|found| found.surrounded.show(server)).collect::<Result<_, _>>()?;
     Ok(Json(LinksPage { links, unreadable, next: next.map(|id| id.to_string()) }))
 }
 
@@ -79,7 +72,7 @@ struct Broken {
 }
 
 struct BrokenLink {
-    stored: StoredLink,
+    surrounded: Surrounded,
     link: Link,
     /// Whether the prompt is postponed, and a message about another link of the person mentions the link.
     is_mentioned: bool,
@@ -109,18 +102,16 @@ fn broken(store: &dyn Store, query: &store::Query) -> Result<Broken, StoreError>
     if let Some(end) = &next {
         links.retain(|(id, _)| id <= end);
     }
+    let reader = SurroundingsReader::new(store)?;
     let mut found = Vec::new();
     for (id, stored) in links {
         match stored.link() {
-            Ok(link) => found.push(BrokenLink { is_mentioned: is_mentioned(store, &link)?, link, stored }),
+            Ok(link) => {
+                let surrounded = reader.of(stored)?;
+                found.push(BrokenLink { is_mentioned: surrounded.is_mentioned(&link), link, surrounded });
+            }
             Err(_unreadable) => unreadable.push(id.to_string()),
         }
     }
     Ok(Broken { links: found, unreadable, next })
-}
-
-/// Whether the prompt of the link is postponed, and a message about another link of the person mentions the link.
-fn is_mentioned(store: &dyn Store, link: &Link) -> Result<bool, StoreError> {
-    let is_postponed = link.awaits_user().is_some_and(|episode| matches!(episode.prompt, Prompt::Postponed { .. }));
-    Ok(is_postponed && link.last_mention(&links_of_same_person(store, link, |_| false)?).is_some())
 }

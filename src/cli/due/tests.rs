@@ -16,7 +16,7 @@ fn steps(prompt: &str, more: serde_json::Value, around: Around) -> String {
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let due: Vec<DueOfLink> = serde_json::from_value(fields["due"].clone()).unwrap();
     let record = serde_json::from_value(record_for_tests(state, fields)).unwrap();
-    next_steps(&record, &due, around, NOW).join("\n") + "\n" + &next_in_short(&record, around, NOW)
+    next_steps(&record, &due, around, NOW).join("\n") + "\n" + &next_in_short(&record, &due, around, NOW)
 }
 
 #[test]
@@ -96,9 +96,62 @@ fn a_reminder_that_a_mention_replaces_is_not_announced() {
     };
     // The reminder is due at 22:13:20 on the 17th.
     for (until, is_replaced) in [("2023-11-17T22:13:21.000Z", true), ("2023-11-17T22:13:20.000Z", false)] {
-        let text = steps("sent", json!({}), Around::default().with(Some(&mention(until))));
+        let text = steps("sent", json!({}), Around::default().with(&Beside::default(), Some(&mention(until))));
         assert_eq!(text.contains("and is not sent: the message about another link"), is_replaced, "{text}");
         assert_eq!(text.contains("The user gets reminder 2"), !is_replaced, "{text}");
+    }
+}
+
+#[test]
+fn a_prompt_that_a_mention_replaces_is_not_announced() {
+    let mention = serde_json::from_value(
+        json!({"at": "2023-11-15T22:00:00.000Z", "link_id": "b", "counts_until": "2023-11-16T00:00:00.000Z"}),
+    );
+    let around = Around::default().with(&Beside::default(), Some(&mention.unwrap()));
+    let text = steps("postponed", json!({}), around);
+    assert!(text.contains("The user gets no prompt of its own") && !text.contains("is published"), "{text}");
+    assert!(text.ends_with("\nno prompt of its own: mentioned"), "{text}");
+}
+
+#[test]
+fn a_table_has_the_time_at_which_relink_acts() {
+    // In quiet hours a reminder is due later than the policy says, which is in 47 hours.
+    let due = json!([{"at": "2023-11-18T08:00:00.000Z", "what": "reminder"}]);
+    let text = steps("sent", json!({"due": due}), Around::default());
+    assert!(text.ends_with("\nreminder 2 in 2 days"), "{text}");
+}
+
+#[test]
+fn a_replaced_link_has_the_state_of_the_newer_one() {
+    let (state, fields) =
+        cases_for_tests().into_iter().find(|(_, fields)| !fields["episode"]["superseded_by"].is_null()).unwrap();
+    let record = serde_json::from_value(record_for_tests(state, fields)).unwrap();
+    let steps = |state: Option<&str>| {
+        let successor = json!({"link_id": "b", "state": state});
+        let beside = Beside::of(&json!({"successor": successor}));
+        next_steps(&record, &[], Around::default().with(&beside, None), NOW).join("\n")
+    };
+    for (state, words) in [
+        (Some("valid"), "replaced it. That link works."),
+        (Some("invalid"), "That link is invalid now"),
+        (Some("updating"), "its repair has begun"),
+        (Some("removed"), "the user is asked about neither of them"),
+        (None, "replaced it. `relink unsupersede`"),
+    ] {
+        let text = steps(state);
+        assert!(text.contains(words) && text.contains("works") == (state == Some("valid")), "{text}");
+    }
+}
+
+#[test]
+fn a_notice_about_a_consent_waits_for_a_bank_that_is_down() {
+    let end = "2023-11-20T00:00:00.000Z";
+    let record = record_for_tests("valid", json!({"consent": {"due_at": end, "announced": false}}));
+    let due = [DueOfLink { at: At(NOW.after(Duration::from_secs(60))), what: DueWord::ConsentNotice }];
+    for (bank_is_down, waits) in [(Some(true), true), (Some(false), false), (None, false)] {
+        let around = Around { bank_is_down, ..Around::default() };
+        let text = next_steps(&serde_json::from_value(record.clone()).unwrap(), &due, around, NOW).join(" ");
+        assert_eq!(text.contains("if it is still down then, the notice waits"), waits, "{text}");
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::output::tests::{HOSTILE, is_safe};
 use super::*;
-use crate::contract::{At, DueWord};
+use crate::contract::{At, DueOfLink, DueWord};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_090_000_000);
 
@@ -86,8 +86,9 @@ pub(in crate::cli) fn outage() -> History {
 #[test]
 fn a_history_answers_five_questions() {
     // Why did the user get this message? Who reported the link as broken? When? Was the user prompted twice? What happens next?
-    let due = [DueOfLink { at: At(Timestamp::from_millis(1_700_176_400_000)), what: DueWord::Reminder }];
-    let text = show(&outage(), Some("2.1"), Known { due: &due, ..Known::default() }, NOW).unwrap();
+    let due = vec![DueOfLink { at: At(Timestamp::from_millis(1_700_176_400_000)), what: DueWord::Reminder }];
+    let known = Known { beside: Beside { due, ..Beside::default() }, ..Known::default() };
+    let text = show(&outage(), Some("2.1"), &known, NOW).unwrap();
     insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
 }
 
@@ -98,8 +99,9 @@ fn a_transition_says_what_it_did_not_do_and_why() {
         let body = &mut history.entries.last_mut().unwrap().body;
         body["because"].as_object_mut().unwrap().extend(because.as_object().unwrap().clone());
         body["episode"].as_object_mut().unwrap().extend(episode.as_object().unwrap().clone());
-        let due = [DueOfLink { at: At(NOW), what: DueWord::Reminder }];
-        show(&history, None, Known { due: &due, ..Known::default() }, NOW).unwrap()
+        let due = vec![DueOfLink { at: At(NOW), what: DueWord::Reminder }];
+        let known = Known { beside: Beside { due, ..Beside::default() }, ..Known::default() };
+        show(&history, None, &known, NOW).unwrap()
     };
     let data = shown(json!({"event": "data_arrived"}), json!({}));
     assert!(data.contains("does not show that the link works again: the data may be older than the outage"), "{data}");
@@ -122,7 +124,7 @@ fn a_snooze_has_its_end() {
     let last = &mut history.entries.last_mut().unwrap().body;
     (last["because"]["event"], last["because"]["origin"]["kind"]) = (json!("snooze"), json!("command"));
     last["snoozed_until"] = json!("2023-12-01T00:00:00.000Z");
-    let text = show(&history, None, Known::default(), NOW).unwrap();
+    let text = show(&history, None, &Known::default(), NOW).unwrap();
     assert!(text.contains("no reminders before a given time. The time: 2023-12-01T00:00:00.000Z."), "{text}");
 }
 
@@ -147,7 +149,7 @@ fn a_command_does_not_hide_why_the_prompt_waits() {
     for (entry, state) in history.entries.iter_mut().zip(states) {
         entry.body = state;
     }
-    let text = show(&history, None, Known::default(), NOW).unwrap();
+    let text = show(&history, None, &Known::default(), NOW).unwrap();
     let next = text.split_once("What happens next").unwrap().1;
     assert!(
         next.contains("the same person got a message about the link 7d3a1c52") && !next.contains("quiet hours"),
@@ -172,7 +174,7 @@ fn the_summary_names_who_has_muted_the_link() {
     let last = &mut history.entries.last_mut().unwrap().body;
     (last["because"]["event"], last["because"]["origin"]["kind"]) = (json!("mute"), json!("command"));
     (last["because"]["origin"]["by"], last["muted"]) = (json!("ana"), json!(true));
-    let text = show(&history, None, Known::default(), NOW).unwrap();
+    let text = show(&history, None, &Known::default(), NOW).unwrap();
     let (summary, _) = text.split_once("What happened, the oldest first").unwrap();
     assert!(summary.contains("The operator \"ana\" gave the command `mute`"), "{summary}");
 }
@@ -210,13 +212,13 @@ fn a_history_contains_no_forged_output() {
     ];
     let entries = bodies.map(|(kind, body)| entry(kind, body)).into();
     let mut history = History { link_id: HOSTILE.to_owned(), entries, truncated: true, unreadable_count: 1 };
-    let text = show(&history, Some(HOSTILE), Known::default(), NOW).unwrap();
+    let text = show(&history, Some(HOSTILE), &Known::default(), NOW).unwrap();
     assert!(is_safe(&text), "{text:?}");
     assert!(text.contains("\\u{1b}[2J") && text.contains('é') && text.contains('▶'), "{text}");
-    assert!(is_safe(&show(&history, Some("\u{1b}other"), Known::default(), NOW).unwrap_err().to_string()));
+    assert!(is_safe(&show(&history, Some("\u{1b}other"), &Known::default(), NOW).unwrap_err().to_string()));
     for count in [5, 2, 1, 0] {
         history.entries.truncate(count);
-        let text = show(&history, None, Known::default(), NOW).unwrap();
+        let text = show(&history, None, &Known::default(), NOW).unwrap();
         assert!(is_safe(&text), "{text:?}");
     }
 }

@@ -154,9 +154,17 @@ function ofValid(link) {
   return steps.length > 0 ? steps : [{ text: "Nothing is due. relink waits for the next message about the link." }];
 }
 
-function ofBroken({ episode, muted, because, last_mention: mention, snoozed_until: snoozedUntil, due_at: dueAt, due, institution_down_since: isDown }) {
+/** Why nobody is asked about a link that a newer one replaced. */
+function ofSuperseded(by, state) {
+  const now = { valid: " That link works.", removed: " That link is removed now, so the user is asked about neither of them.",
+    updating: " That link is broken too, and its repair has begun." };
+  const more = own(now, state) ?? (state ? ` That link is ${state} now.` : "");
+  return `The user is not asked about this link any more, because the newer link ${by} of the same user replaced it.${more}`;
+}
+
+function ofBroken({ episode, muted, because, successor, last_mention: mention, snoozed_until: snoozedUntil, due_at: dueAt, due, institution_down_since: isDown }) {
   if (!episode) return [];
-  if (episode.superseded_by) return [{ text: `The user is not asked any more, because the link ${episode.superseded_by} of the same user works.` }];
+  if (episode.superseded_by) return [{ text: ofSuperseded(episode.superseded_by, successor?.state) }];
   // Whatever else keeps the prompt back, the mute does too.
   if (muted && !episode.prompt_sent) return [{ text: "The user has not been prompted, because the link is muted." }];
   if (["muted", "held"].includes(episode.prompt)) return [{ text: "The user has not been prompted. The prompt is published if the attempt in the widget fails." }];
@@ -165,6 +173,9 @@ function ofBroken({ episode, muted, because, last_mention: mention, snoozed_unti
     return episode.prompt_asked_at
       ? [{ text: "The user has not been prompted. relink has asked Belvo whether the link works again, and waits for the answer until", at: until }]
       : [{ text: "The user has not been prompted, because the institution has an incident. relink checks again", at: until }];
+  }
+  if (episode.prompt === "postponed" && mention) {
+    return [{ text: `The user gets no prompt of its own about this link: the message about the link ${mention.link_id} mentioned this one, and counts as it. relink notes this`, at: until }];
   }
   if (episode.prompt === "postponed") {
     const next = isDown && !episode.prompt_released ? "The institution is down too. relink looks again" : "The prompt is published";
