@@ -14,6 +14,8 @@ pub(in crate::simulation) struct JournalChecker {
     published: BTreeSet<u64>,
     /// The last message of each link that each host has published for the first time.
     last_first: BTreeMap<(usize, String), u64>,
+    /// Messages of hosts with a changed bit that were published after a later one, and the later one.
+    late: Vec<(u64, u64)>,
     /// The payloads of dead letters from damaged bytes, and the numbers of other messages that were set aside.
     damaged: Vec<Vec<u8>>,
     set_aside: BTreeSet<u64>,
@@ -54,22 +56,22 @@ impl JournalChecker {
     /// The input stream has stored a message; returns whether it is a repeat. A message whose sender got an error may be published too.
     ///
     /// The order holds within the journal of a host: what another host accepts meanwhile may be published earlier or later. It does not
-    /// hold for a damaged record: after it was set aside, a publish of it from before the damage may arrive late.
+    /// hold for a damaged record: a publish of it from before the damage may arrive late, also before its dead letter does. So the end shows
+    /// whether the record was damaged ([`Self::check_end`]).
     pub(in crate::simulation) fn published(&mut self, number: u64) -> Result<bool, String> {
         if !self.published.insert(number) {
             return Ok(true);
         }
         let Some(Accepted { host, delivery, .. }) = self.accepted.get(&number) else { return Ok(false) };
-        if self.has_damaged(number, *host, delivery) {
-            return Ok(false);
+        let last = self.last_first.entry((*host, delivery.link.clone())).or_insert(number);
+        if *last <= number {
+            *last = number;
+        } else if self.damages.contains_key(host) {
+            self.late.push((number, *last));
+        } else {
+            return Err(out_of_order(number, *last, delivery));
         }
-        match self.last_first.insert((*host, delivery.link.clone()), number) {
-            Some(before) if before > number => Err(format!(
-                "message {number} about {} was accepted before message {before} and is published after it",
-                delivery.link
-            )),
-            Some(_) | None => Ok(false),
-        }
+        Ok(false)
     }
 
     pub(in crate::simulation) fn set_aside(&mut self, number: u64) {
@@ -85,8 +87,14 @@ impl JournalChecker {
         *self.damages.entry(host).or_default() += 1;
     }
 
-    /// Checks that no accepted message is lost, after all hosts have come back.
+    /// Checks that no accepted message is lost, and that only damaged records were published late, after all hosts have come back.
     pub(in crate::simulation) fn check_end(&self) -> Checked {
+        for (number, later) in &self.late {
+            let Some(Accepted { host, delivery, .. }) = self.accepted.get(number) else { continue };
+            if !self.has_damaged(*number, *host, delivery) {
+                return Err(out_of_order(*number, *later, delivery));
+            }
+        }
         for (number, Accepted { host, delivery, .. }) in self.waiting() {
             if !self.has_damaged(*number, *host, delivery) {
                 return Err(format!(
@@ -108,6 +116,10 @@ impl JournalChecker {
             |bytes: &Vec<u8>| bytes.windows(expected.len()).any(|window| differing_bits(window, &expected) <= damages);
         damages > 0 && self.damaged.iter().any(is_there)
     }
+}
+
+fn out_of_order(number: u64, later: u64, delivery: &Delivery) -> String {
+    format!("message {number} about {} was accepted before message {later} and is published after it", delivery.link)
 }
 
 fn differing_bits(one: &[u8], other: &[u8]) -> u32 {
@@ -146,5 +158,54 @@ impl Repeats {
             }
             Some(_) | None => Ok(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: usize = 0;
+
+    fn delivery() -> Delivery {
+        Delivery {
+            partition: 0,
+            sequence: 0,
+            stored_at_ns: 0,
+            subject: "belvo.webhook.link-1".to_owned(),
+            kind: "webhook".to_owned(),
+            link: "link-1".to_owned(),
+            headers: Vec::new(),
+            payload: "{}".into(),
+            receipt: String::new(),
+        }
+    }
+
+    /// A host has accepted message 1 and then message 2.
+    fn checker() -> JournalChecker {
+        let mut checker = JournalChecker::default();
+        for number in [1, 2] {
+            checker.accepted(number, HOST, delivery(), Timestamp::from_millis(0));
+        }
+        checker
+    }
+
+    #[test]
+    fn messages_of_a_journal_that_is_not_damaged_are_published_in_order() {
+        let mut checker = checker();
+        assert_eq!(checker.published(2), Ok(false));
+        assert!(checker.published(1).is_err());
+    }
+
+    /// Seeds 5003025 and 7005278: a forwarder did not read the damaged record, and had published what follows. Before it had set the record
+    /// aside, a publish of an earlier forwarder arrived, from before the damage.
+    #[test]
+    fn a_damaged_record_may_be_published_late_before_it_is_set_aside() {
+        let mut checker = checker();
+        checker.is_damaged(HOST);
+        assert_eq!((checker.published(2), checker.published(1)), (Ok(false), Ok(false)));
+        assert!(checker.check_end().is_err(), "the record was not damaged");
+        checker.damaged(format!("[\"{NUMBER_HEADER}\",\"{}\"]]}}\n{{}}", number_text(1)).as_bytes());
+        assert_eq!(checker.check_end(), Ok(()));
     }
 }
