@@ -301,8 +301,9 @@ impl<S: Store + Clone> Node<S> {
         let mut read = catch_up::read(messages, known, &mut self.expected, &self.options.policy)
             .map_err(|error| error.to_string())?;
         known.read_to(reached);
-        // A read ends at a fence of ours or at our last commit, so we wrote the message at `up_to`.
-        if is_done && known.witness().is_none_or(|witness| witness.sequence < up_to) {
+        // A read ends at a fence of ours or at our last commit, so we wrote the message at `up_to`. It is on the stream already, so it is the
+        // witness of an incomplete read too: what was read is before it.
+        if known.witness().is_none_or(|witness| witness.sequence < up_to) {
             known.witnessed(up_to, &owner);
         }
         read.changes.position = known.position();

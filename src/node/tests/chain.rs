@@ -84,6 +84,38 @@ fn a_store_with_messages_that_the_stream_has_lost_is_emptied() {
     }
 }
 
+/// Seed 5003329 of the simulation: a store was copied in the middle of a read, without a witness. The stream lost what had been read, other
+/// nodes wrote at these sequences, and the copy went on behind them.
+#[test]
+fn a_store_that_an_interrupted_read_has_left_has_a_witness() {
+    const REACHED: u64 = 5;
+    let mut rig = Rig::over(MemoryStore::default());
+    rig.output_last = 20;
+    let mut inputs = VecDeque::from([Input::Gained { partitions: vec![0] }]);
+    while let Some(input) = inputs.pop_front() {
+        rig.node.handle(rig.now, input);
+        while let Some(output) = rig.node.poll_output() {
+            match output {
+                Output::ReadOutput { request, .. } => {
+                    inputs.push_back(Input::OutputRead { request, messages: Vec::new(), reached: REACHED });
+                }
+                output => inputs.extend(rig.perform(output).unwrap_or_else(|output| panic!("{output:?}"))),
+            }
+        }
+    }
+    let store = rig.node.store().copy();
+    let witness = Some(Witness { sequence: rig.fences[&0].sequence, owner: US.to_owned() });
+    assert_eq!(store.position().unwrap(), Some(Position { stream_created_ns: OUTPUT_NS, sequence: REACHED, witness }));
+    for (lost_sequences, restarts) in [(0..=0, false), (4..=100, true)] {
+        let mut rig = Rig::over(store.copy());
+        (rig.output_last, rig.lost_sequences) = (100, lost_sequences);
+        rig.drive(Input::Gained { partitions: vec![0] });
+        rig.wait();
+        let is_restarted = rig.notes.iter().any(|note| matches!(note, Note::StoreRestarted { .. }));
+        assert_eq!((is_restarted, rig.node.phase()), (restarts, Phase::Running), "{:?}", rig.notes);
+    }
+}
+
 #[test]
 fn a_commit_at_a_known_sequence_shows_that_the_stream_lost_its_tail() {
     let mut rig = Rig::new(&[0]);
