@@ -85,7 +85,7 @@ async fn forward(
     queue: &mpsc::Sender<FromReader>,
 ) -> Result<(), String> {
     let mut reconnected = std::pin::pin!(reconnected(&context.client()));
-    let by_request = up_to_unparsable(context, partition, behind, subjects).await?;
+    let (by_request, mut first_to_pull) = up_to_unparsable(context, partition, behind, subjects).await?;
     let behind = by_request.last().map_or(behind, |message| message.sequence);
     let opened = within(REQUEST_TIMEOUT, open(context, partition, behind, subjects)).await;
     let (consumer, created_ns) = opened?;
@@ -127,6 +127,12 @@ async fn forward(
         let (count, pending) = (info.consumer_sequence, Some(info.pending));
         let (sequence, stored_at) = (info.stream_sequence, info.published.unix_timestamp_nanos());
         let stored_at_ns = i64::try_from(stored_at).map_err(|_| "the time of a message is out of range".to_owned())?;
+        // A reset makes the consumer count from 1 again, so before the first delivery its number does not show another process's reset.
+        if let Some(first) = first_to_pull.take().filter(|first| sequence > *first) {
+            return Err(format!(
+                "the consumer begins with message {sequence}, not {first}: another process has reset it"
+            ));
+        }
         let nth = nth_before + count.saturating_sub(consumer.cached_info().delivered.consumer_sequence);
         let delivery = delivery(partition, subjects, sequence, stored_at_ns, message.message);
         if queue.send(FromReader::Delivered(Delivered { reader, nth, pending, delivery })).await.is_err() {
@@ -144,13 +150,14 @@ fn pull_bytes(max_payload: usize) -> usize {
 }
 
 /// The next messages of the partition up to the last one whose headers cannot be parsed, if there is one within [`LOOK_AHEAD`] messages.
-/// Each such message that is pulled costs a new connection, so the messages between them are read by the same requests.
+/// Each such message that is pulled costs a new connection, so the messages between them are read by the same requests. And the sequence of
+/// the message after them, if it is known.
 async fn up_to_unparsable(
     context: &jetstream::Context,
     partition: u16,
     behind: u64,
     subjects: &Subjects,
-) -> Result<Vec<RawMessage>, String> {
+) -> Result<(Vec<RawMessage>, Option<u64>), String> {
     let (stream, filter) = (subjects.input_stream(), subjects.partition(partition));
     let (mut read, mut taken, mut bytes) = (Vec::new(), 0, 0);
     while read.len() < taken + LOOK_AHEAD && read.len() < PULL_MESSAGES_MAX && bytes < PULL_BYTES {
@@ -168,8 +175,9 @@ async fn up_to_unparsable(
         }
         read.push(message);
     }
+    let next = read.get(taken).map(|message| message.sequence);
     read.truncate(taken);
-    Ok(read)
+    Ok((read, next))
 }
 
 /// The delivery of a message that was read by a request. It has no receipt: the consumer starts behind it.

@@ -44,7 +44,8 @@ impl World {
                 let input = Input::Rewound { reader, created_ns, pending: None };
                 self.later(after_ms, Event::Receive { process, input });
                 self.arrives(process, partition, arrives_at_ms);
-                self.soon(Event::Pull { partition, pull: Pull { process, reader, base } });
+                let first = self.jetstream.input.next_of(partition, behind);
+                self.soon(Event::Pull { partition, pull: Pull { process, reader, base, first } });
                 return;
             }
             Err(problem) => Input::ReaderFailed { reader, problem },
@@ -77,6 +78,17 @@ impl World {
         })
     }
 
+    /// A reader finds that another process has reset its consumer, which skips messages.
+    fn end_moved_reader(&mut self, partition: u16, pull: Pull) {
+        let Pull { process: id, reader, .. } = pull;
+        self.jetstream.input.end_pulls(|other| *other == pull);
+        if let Some(process) = self.processes.get_mut(&id).filter(|process| process.is_reading(partition, reader)) {
+            process.readers.remove(&partition);
+            let problem = "another process has reset the consumer".to_owned();
+            self.soon(Event::Receive { process: id, input: Input::ReaderFailed { reader, problem } });
+        }
+    }
+
     /// A consumer delivers its messages to the waiting readers.
     pub(super) fn hand_out(&mut self, partition: u16) {
         if self.now_ms < self.server_up_at_ms {
@@ -92,6 +104,10 @@ impl World {
             };
             if self.fault_mix.occurs(Fault::DeliveryLost, &mut self.random) {
                 self.counts.lost += 1;
+                continue;
+            }
+            if delivered.nth == 1 && pull.first.is_some_and(|first| delivered.delivery.sequence > first) {
+                self.end_moved_reader(partition, pull);
                 continue;
             }
             handed.entry((pull.process, pull.reader)).or_default().push(delivered);

@@ -46,6 +46,8 @@ pub(in crate::simulation) struct Pull {
     pub(in crate::simulation) reader: ReaderId,
     /// The consumer's count when the reader inspected it.
     pub(in crate::simulation) base: u64,
+    /// The next message that the stream had then.
+    pub(in crate::simulation) first: Option<u64>,
 }
 
 impl InputStream {
@@ -162,13 +164,13 @@ impl InputStream {
         self.consumer(partition).is_deleted = false;
     }
 
-    /// Resets a consumer, so that it continues after `behind`.
+    /// Resets a consumer, so that it continues after `behind` and counts from 1 again.
     pub(in crate::simulation) fn reset(&mut self, partition: u16, behind: u64) -> Result<(), String> {
         let consumer = self.consumer(partition);
         if consumer.is_deleted {
             return Err("there is no such consumer".to_owned());
         }
-        consumer.reached = behind;
+        (consumer.reached, consumer.count) = (behind, 0);
         consumer.pending.clear();
         Ok(())
     }
@@ -181,6 +183,12 @@ impl InputStream {
         } else {
             Ok((consumer.reached, consumer.count))
         }
+    }
+
+    /// The first message of a partition behind a sequence.
+    pub(in crate::simulation) fn next_of(&self, partition: u16, behind: u64) -> Option<u64> {
+        let mut later = self.messages.range(behind + 1..);
+        later.find(|(_, place)| self.ever[**place].partition == partition).map(|(sequence, _)| *sequence)
     }
 
     /// The last message that a consumer has delivered, if it has no more to deliver; else the last one of the stream.
