@@ -165,6 +165,8 @@ impl Reading {
             "update_started" => outage.passage.reach(Stage::Updating, Some(at)),
             "recovered" => {
                 outage.passage.reach(Stage::Recovered, Some(at));
+                // A newer link had taken its place, and it works again all the same.
+                outage.other_end = None;
                 self.recovered.insert((link.to_owned(), at), number);
             }
             "superseded" => outage.other_end = Some(OtherEnd::Superseded),

@@ -144,6 +144,15 @@ fn a_link_that_an_operator_has_unsuperseded_is_still_broken() {
         let report = Report::of(&reading, range(), None, &[]).json();
         (report["still_broken_count"].clone(), report["superseded_count"].clone())
     };
+    let mut reading = Reading::default();
+    for event in [
+        notice("superseded", "a", (0, "credentials"), 2, json!({"superseded_by": "b"})),
+        notice("recovered", "a", (0, "credentials"), 3, json!({})),
+    ] {
+        reading.take_event(&event);
+    }
+    let report = Report::of(&reading, range(), None, &[]).json();
+    assert_eq!((&report["still_broken_count"], &report["superseded_count"]), (&json!(0), &json!(0)), "it is repaired");
     assert_eq!(of(json!("b")), (json!(0), json!(1)));
     assert_eq!(of(Value::Null), (json!(1), json!(0)));
 }
