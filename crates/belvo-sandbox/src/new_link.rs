@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::bank::NewLink;
 use crate::bank_answer::BankAnswer;
-use crate::clock::LATEST_MS;
+use crate::clock::{LATEST_MS, parse_time};
 use crate::control::Control;
 use crate::error::ControlError;
 use crate::institution::Institution;
@@ -61,7 +61,7 @@ fn written(at_ms: i64) -> i64 {
 }
 
 impl Control {
-    /// Adds a link of an earlier sandbox, as [`Self::links`] showed it: with its id and its status, and without a webhook.
+    /// Adds a link of an earlier sandbox, as [`Self::links`] showed it: with its id, its times and its status, and without a webhook.
     ///
     /// # Errors
     /// If the institution does not exist, or a field cannot be read.
@@ -73,7 +73,11 @@ impl Control {
         let access_mode = text("access_mode").parse().map_err(|_| unreadable("access_mode"))?;
         let name = text("institution");
         let institution = Institution::find(name).ok_or_else(|| ControlError::NoSuchInstitution(name.to_owned()))?;
+        let time =
+            |name: &str| link[name].as_str().map(|at| parse_time(at).ok_or_else(|| unreadable(name))).transpose();
+        let last_accessed_at = time("last_accessed_at")?;
         let new = NewLink {
+            created_at: time("created_at")?,
             institution_user_id: link["institution_user_id"].as_str().map(str::to_owned),
             refresh_rate: text("refresh_rate").parse().ok(),
             ..NewLink::plain(institution, access_mode, link["external_id"].as_str().map(str::to_owned))
@@ -82,6 +86,7 @@ impl Control {
             world.add_link_with_id(now, id, new);
             if let Some(link) = world.links.get_mut(&id) {
                 link.status = status;
+                link.last_accessed_at = last_accessed_at;
                 link.collected = link.fetch_resources.iter().cloned().collect();
                 link.login = match status {
                     LinkStatus::Invalid => BankAnswer::Fails(LoginFailure::InvalidCredentials),
@@ -114,7 +119,7 @@ impl Control {
         };
         Ok(self.shared.change(|world, now| {
             let id = world.add_link(now, link);
-            world.has_been_refreshed(id);
+            world.has_been_refreshed(now, id);
             if new.is_announced {
                 world.collect(now, id);
             }
@@ -125,9 +130,9 @@ impl Control {
 
 impl World {
     /// The last refresh of an existing link: one interval before its next refresh.
-    fn has_been_refreshed(&mut self, id: Uuid) {
+    fn has_been_refreshed(&mut self, now: i64, id: Uuid) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let last = link.planned_refresh.zip(link.refresh_rate).map(|((next, _), rate)| next - rate.span_ms());
-        link.last_accessed_at = link.last_accessed_at.max(last.filter(|&last| last > link.created_at));
+        link.last_accessed_at = link.last_accessed_at.max(last.filter(|&last| (link.created_at..now).contains(&last)));
     }
 }

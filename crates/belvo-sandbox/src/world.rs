@@ -102,8 +102,6 @@ pub(crate) struct World {
     pub(crate) rules: Rules,
     pub(crate) rng: fastrand::Rng,
     pub(crate) links: BTreeMap<Uuid, Link>,
-    /// The `institution_user_id` of each user that has connected with a name: by the institution's name and the user's.
-    pub(crate) users: HashMap<(&'static str, String), String>,
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) tokens: HashMap<String, Token>,
     /// The creation time of each token, the oldest first.
@@ -129,7 +127,6 @@ impl World {
             rules,
             rng: fastrand::Rng::with_seed(seed),
             links: BTreeMap::new(),
-            users: HashMap::new(),
             sessions: HashMap::new(),
             tokens: HashMap::new(),
             minted: VecDeque::new(),

@@ -4,6 +4,7 @@
 //! returns one of Belvo's errors.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use uuid::Uuid;
 
@@ -20,6 +21,19 @@ use crate::world::World;
 /// A password or token with this prefix is wrong; any other is correct, as in Belvo's own sandbox.
 const WRONG: &str = "wrong";
 
+/// Belvo's key of a user at an institution: 44 characters. The same user has the same key, also after a restart of the sandbox.
+fn institution_user_id(institution: &str, user: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    (institution, user).hash(&mut hasher);
+    key_drawn_from(&mut fastrand::Rng::with_seed(hasher.finish()))
+}
+
+fn key_drawn_from(rng: &mut fastrand::Rng) -> String {
+    let mut drawn = [0_u8; 32];
+    rng.fill(&mut drawn);
+    base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, drawn)
+}
+
 impl World {
     /// Adds a valid link without a webhook, as if it had been connected earlier.
     pub(crate) fn add_link(&mut self, now: i64, new: NewLink) -> Uuid {
@@ -33,11 +47,8 @@ impl World {
         let recurrent = new.access_mode == AccessMode::Recurrent;
         let created_at = new.created_at.unwrap_or(now);
         // Drawn also if it is not used, so that a seed leads to the same ids.
-        let mut drawn = [0_u8; 32];
-        self.rng.fill(&mut drawn);
-        let drawn = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE, drawn);
-        let of_user =
-            new.user.map(|user| self.users.entry((new.institution.name, user)).or_insert(drawn.clone()).clone());
+        let drawn = key_drawn_from(&mut self.rng);
+        let of_user = new.user.map(|user| institution_user_id(new.institution.name, &user));
         let link = Link {
             id,
             seq: self.seq(),

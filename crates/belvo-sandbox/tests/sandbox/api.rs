@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use belvo_sandbox::{AccessMode, ApiFault, LinkStatus, Login};
+use belvo_sandbox::{AccessMode, ApiFault, LinkStatus, Login, NewFleetLink};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -350,4 +350,25 @@ async fn every_refusal_is_json() {
             "{path}: {found} {body}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_restarted_sandbox_has_the_links_of_before_and_knows_their_users() {
+    let first = Fixture::new().await;
+    let name = NewFleetLink { username: Some("maria".into()), ..NewFleetLink::default() };
+    let earlier = NewFleetLink { created_at_ms: Some(1_700_000_000_000), ..name.clone() };
+    first.control.add_fleet_link(earlier).unwrap();
+    first.control.add_fleet_link(name.clone()).unwrap();
+    let links = first.control.links();
+    let (now, access) = (links[1]["created_at"].as_str(), links[1]["last_accessed_at"].as_str());
+    assert_eq!(access, now, "nobody has had access to the account in the future");
+
+    let second = Fixture::with(|config| config.seed = 7).await;
+    links.iter().for_each(|link| second.control.restore_link(link).unwrap());
+    let restored = second.control.links();
+    for field in ["id", "created_at", "last_accessed_at", "institution_user_id", "external_id", "status"] {
+        assert!(links.iter().zip(&restored).all(|(link, again)| link[field] == again[field]), "{field}: {restored:?}");
+    }
+    let anew = second.control.add_fleet_link(name).unwrap();
+    assert_eq!(second.control.link(anew).unwrap()["institution_user_id"], links[0]["institution_user_id"]);
 }
