@@ -21,16 +21,26 @@ pub(super) struct Around {
     /// A message about another link of the person mentioned this link. It counts as the prompt of the outage, or as a reminder that is due
     /// before this time.
     pub(super) mention_counts_until: Option<Timestamp>,
-    /// The state of the newer link that replaced this one. `None`: no link did, or its state is not known.
-    pub(super) successor_state: Option<StateWord>,
+    /// The newer link that replaced this one, if that is known.
+    pub(super) successor: Option<SuccessorNow>,
+}
+
+/// The state of the newer link that replaced another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SuccessorNow {
+    /// relink has no record of it: an application named it.
+    Unknown,
+    /// It is in this state.
+    Is(StateWord),
 }
 
 impl Around {
     /// With what stands beside the record of the link. `mention` is its mention, if that has not counted yet.
     pub(super) fn with(self, beside: &Beside, mention: Option<&Mention>) -> Self {
         let mention_counts_until = mention.and_then(|mention| mention.counts_until).map(|until| until.0);
-        let successor_state = beside.successor.as_ref().and_then(|successor| successor.state);
-        Self { mention_counts_until, successor_state, ..self }
+        let successor = beside.successor.as_ref();
+        let successor = successor.map(|one| one.state.map_or(SuccessorNow::Unknown, SuccessorNow::Is));
+        Self { mention_counts_until, successor, ..self }
     }
 }
 
@@ -217,7 +227,7 @@ fn next_consent_end(record: &Record, now: Timestamp) -> Option<Timestamp> {
 fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
     let Some(episode) = &record.episode else { return Vec::new() };
     if let Some(by) = &episode.superseded_by {
-        return vec![of_superseded(&printable(by), around.successor_state)];
+        return vec![of_superseded(&printable(by), around.successor)];
     }
     let can_repair = Cause::from(episode.cause).user_can_act();
     let step = match unsent_prompt(record, around, now) {
@@ -230,17 +240,29 @@ fn of_broken(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp)
         Some(true) => "The institution is down, so the user can repair the link only when it works again.".to_owned(),
         Some(false) | None => "The user may repair the link at any time, without waiting for a message.".to_owned(),
     });
-    any_time.into_iter().chain([step]).chain(incident).collect()
+    let named = episode.successor_named.as_ref().map(|named| of_named_link(&printable(named)));
+    any_time.into_iter().chain([step]).chain(incident).chain(named).collect()
 }
 
-/// Why nobody is asked about a link that the newer link `by` replaced. `state` is that of the newer link now, if it is known.
-fn of_superseded(by: &str, state: Option<StateWord>) -> String {
-    let now = match state {
+/// What a success callback that named another link has led to, if it has not led to the end of the messages.
+fn of_named_link(named: &str) -> String {
+    format!(
+        "A success of the widget named the link {named}, which has not replaced this one. relink reads a named link from Belvo. It replaces \
+         this one if it works and is at the same institution, and if neither its user nor its age contradicts that."
+    )
+}
+
+/// Why nobody is asked about a link that the newer link `by` replaced.
+fn of_superseded(by: &str, successor: Option<SuccessorNow>) -> String {
+    let now = match successor {
         None => String::new(),
-        Some(StateWord::Valid) => " That link works.".to_owned(),
-        Some(StateWord::Removed) => " That link is removed now, so the user is asked about neither of them.".to_owned(),
-        Some(StateWord::Updating) => " That link is broken too, and its repair has begun.".to_owned(),
-        Some(state @ (StateWord::Invalid | StateWord::TokenRequired | StateWord::Unconfirmed)) => {
+        Some(SuccessorNow::Unknown) => " Your application named that link, and relink does not know it.".to_owned(),
+        Some(SuccessorNow::Is(StateWord::Valid)) => " That link works.".to_owned(),
+        Some(SuccessorNow::Is(StateWord::Removed)) => {
+            " That link is removed now, so the user is asked about neither of them.".to_owned()
+        }
+        Some(SuccessorNow::Is(StateWord::Updating)) => " That link is broken too, and its repair has begun.".to_owned(),
+        Some(SuccessorNow::Is(state @ (StateWord::Invalid | StateWord::TokenRequired | StateWord::Unconfirmed))) => {
             format!(" That link is {} now; `relink show {by}` has what happens with it.", word_of(state))
         }
     };

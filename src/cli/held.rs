@@ -38,8 +38,13 @@ pub(super) fn of_moved_reminder(because: &Because, before: &Value, state: &Value
     let [earlier, episode] = [before, state].map(|state| &state["episode"]);
     let is_same = ["number", "reminders_count", "prompt_sent"].iter().all(|field| earlier[field] == episode[field]);
     let (from, to) = (earlier["next_reminder_at"].as_str()?, episode["next_reminder_at"].as_str()?);
-    // Before the prompt, and in a snooze that lasts longer, nobody gets a reminder at these times. Times have one form, so texts compare.
-    let is_expected = episode["prompt_sent"] == true && state["snoozed_until"].as_str().is_none_or(|until| until < to);
+    // Before the prompt, and in a snooze that lasts longer, nobody gets a reminder at these times, nor in a mute or for a link that a newer
+    // one has replaced. Times have one form, so texts compare.
+    let is_expected = episode["prompt_sent"] == true
+        && state["muted"] != true
+        && episode["superseded_by"].is_null()
+        && *because.at.0.to_string() < *to
+        && state["snoozed_until"].as_str().is_none_or(|until| until < to);
     let is_moved = is_same && is_expected && because.held.is_none() && from != to;
     is_moved.then(|| format!("The next reminder is moved to {to}; it was due at {from}."))
 }
@@ -196,15 +201,23 @@ mod tests {
         ] {
             assert_eq!(of_moved_reminder(&failed, &before, &after), None, "{before} {after}");
         }
-        for (field, value) in [("prompt_sent", json!(false)), ("snoozed_until", json!("2023-12-01T00:00:00.000Z"))] {
+        for (field, value) in [
+            ("prompt_sent", json!(false)),
+            ("superseded_by", json!("b")),
+            ("muted", json!(true)),
+            ("snoozed_until", json!("2023-12-01T00:00:00.000Z")),
+        ] {
             let with = |mut state: Value| {
-                let at = if field == "prompt_sent" { &mut state["episode"] } else { &mut state };
+                let is_of_episode = ["prompt_sent", "superseded_by"].contains(&field);
+                let at = if is_of_episode { &mut state["episode"] } else { &mut state };
                 at[field] = value.clone();
                 state
             };
             let moved = of_moved_reminder(&failed, &with(state(Some(first), 0)), &with(state(Some(second), 0)));
             assert_eq!(moved, None, "{field}");
         }
+        let late = because(json!({"at": "2023-11-18T08:00:00.000Z"}));
+        assert_eq!(of_moved_reminder(&late, &state(Some(first), 0), &state(Some(second), 0)), None, "it has passed");
         let waits = because(json!({"held": "quiet_hours"}));
         assert_eq!(of_moved_reminder(&waits, &state(Some(first), 0), &state(Some(second), 0)), None, "it has its own");
     }

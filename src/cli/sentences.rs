@@ -132,7 +132,12 @@ pub(super) fn of_notice(name: &str, body: &Value) -> String {
                 "timed_out" => "the attempt had no result in time",
                 other => other,
             };
-            format!("reported that the attempt failed: {end}. The user gets no second prompt for it; reminders go on, if any is left")
+            let rest = if body["episode"]["superseded_by"].is_string() {
+                "A newer link has replaced this one, so no message to the user follows"
+            } else {
+                "The user gets no second prompt for it; reminders go on, if any is left"
+            };
+            format!("reported that the attempt failed: {end}. {rest}")
         }
         NoticeName::Superseded => {
             format!("reported that the user does not have to repair this link: the newer link {} works", text("by"))

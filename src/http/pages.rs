@@ -40,7 +40,7 @@ use super::{Server, SharedServer};
 use crate::clock::Clock;
 use crate::config::{Config, WidgetPlace};
 use crate::link::{Link, LinkId, Policy, Prompt};
-use crate::repair::{Claims, Locale, Look, Page, Purpose, RepairLinks, Shown, Trouble, View};
+use crate::repair::{Claims, Locale, Look, Mistakes, Page, Purpose, RepairLinks, Shown, Trouble, View};
 use crate::store::{Store, StoreError};
 use crate::trace;
 
@@ -328,7 +328,7 @@ async fn draw_as(
     let status = match (shown, cannot_start) {
         (Shown::View(View::Unknown), _) => StatusCode::NOT_FOUND,
         (Shown::View(View::Expired | View::Replaced | View::Removed), _) => StatusCode::GONE,
-        (Shown::Form(..), _) => StatusCode::UNPROCESSABLE_ENTITY,
+        (Shown::Form(_, mistakes), _) if mistakes != Mistakes::default() => StatusCode::UNPROCESSABLE_ENTITY,
         (_, true) => StatusCode::BAD_GATEWAY,
         (_, false) => StatusCode::OK,
     };

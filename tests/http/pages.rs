@@ -440,6 +440,10 @@ async fn a_consent_is_renewed_with_the_entries_of_the_form_which_are_kept_nowher
         page.text
     );
 
+    // The button of a page without a form, such as "try again" after an attempt, sends nothing.
+    let form = scene.post(&format!("{}?done", scene.open()), "").await;
+    assert_eq!((form.status, form.text.contains("aria-invalid=\"true\"")), (200, false), "{}", form.text);
+
     let wrong = scene.post(&scene.open(), "name=&document=123").await;
     assert_eq!(wrong.status, 422);
     assert_eq!(wrong.text.matches("aria-invalid=\"true\"").count(), 2, "{}", wrong.text);

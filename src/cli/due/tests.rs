@@ -136,7 +136,7 @@ fn a_replaced_link_has_the_state_of_the_newer_one() {
         (Some("invalid"), "That link is invalid now"),
         (Some("updating"), "its repair has begun"),
         (Some("removed"), "the user is asked about neither of them"),
-        (None, "replaced it. `relink unsupersede`"),
+        (None, "relink does not know it"),
     ] {
         let text = steps(state);
         assert!(text.contains(words) && text.contains("works") == (state == Some("valid")), "{text}");

@@ -52,7 +52,8 @@ pub struct EpisodeRecord {
     pub prompt_released: bool,
     /// How many reminders have been sent.
     pub reminders_count: u32,
-    /// When the next reminder is due.
+    /// When the next reminder is due, if nothing keeps it back. None is sent while the link is muted or superseded: `due` of
+    /// `GET /v1/links/{id}` has what really follows.
     pub next_reminder_at: Option<At>,
     /// The latest time to which failed attempts, and a widget that the person uses, may postpone the prompt or the next reminder.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -158,7 +158,7 @@ function ofValid(link) {
 function ofSuperseded(by, state) {
   const now = { valid: " That link works.", removed: " That link is removed now, so the user is asked about neither of them.",
     updating: " That link is broken too, and its repair has begun." };
-  const more = own(now, state) ?? (state ? ` That link is ${state} now.` : "");
+  const more = own(now, state) ?? (state ? ` That link is ${state} now.` : " relink does not know that link.");
   return `The user is not asked about this link any more, because the newer link ${by} of the same user replaced it.${more}`;
 }
 

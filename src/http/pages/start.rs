@@ -48,12 +48,11 @@ const HEAL_MAX: Duration = Duration::from_secs(2);
 /// The permissions of a consent in Belvo's guide "My Belvo Portal".
 const PERMISSIONS: [&str; 4] = ["REGISTER", "ACCOUNTS", "CREDIT_CARDS", "CREDIT_OPERATIONS"];
 
-/// The entries of the form.
+/// The entries of the form. A page without a form sends none of them; its button asks for the form.
 #[derive(Deserialize, Default)]
-#[serde(default)]
 pub(super) struct Entries {
-    name: String,
-    document: String,
+    name: Option<String>,
+    document: Option<String>,
 }
 
 pub(super) async fn start(
@@ -72,14 +71,12 @@ pub(super) async fn start(
     };
     let is_readable = form.is_ok();
     let Entries { name, document } = form.map(|form| form.0).unwrap_or_default();
-    let entries = Person { name, document };
+    let has_no_form = is_readable && name.is_none() && document.is_none();
+    let entries = Person { name: name.unwrap_or_default(), document: document.unwrap_or_default() };
     let person = match link.profile.consent.as_ref().map(|_| entries.check()).transpose() {
         Ok(person) => person,
-        // The page of an open attempt, or of a superseded link, has no form; its button asks for the entries.
         Err(mistakes) => {
-            let is_empty = entries.name.is_empty() && entries.document.is_empty();
-            let has_no_form = matches!(opened.view, View::InProgress | View::Superseded(_));
-            let mistakes = if is_readable && is_empty && has_no_form { Mistakes::default() } else { mistakes };
+            let mistakes = if has_no_form { Mistakes::default() } else { mistakes };
             return draw_as(&server, pages, &visit, Some(opened), Shown::Form(&entries, mistakes), false).await;
         }
     };
