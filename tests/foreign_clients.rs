@@ -17,20 +17,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use belvo_sandbox::{AccessMode, LinkStatus, Sandbox, SandboxConfig};
-use relink::link::{Policy, PolicySettings};
-use relink::nats::node::{Node, NodeOptions};
 use relink::nats::server_login::ServerLogin;
 use relink::nats::stream::{StreamSettings, ensure_all};
 use relink::nats::subject::Subjects;
-use relink::node::Phase;
-use relink::store::MemoryStore;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tokio_util::sync::CancellationToken;
 
 use foreign::{installed, run};
-use support::binary::{Relink, client, inherited};
+use support::binary::{API_TOKEN, Relink, client, inherited};
 use support::{TestNats, message, webhook, within};
 
 const PARTITIONS: u16 = 4;
@@ -38,19 +33,6 @@ const LINK: &str = "30cb4806-6e00-48a4-91c9-ca55968576c8";
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
-}
-
-/// When the consents of these tests end.
-const DUE_AT: &str = "2026-12-05T00:00:00.000Z";
-
-/// An entry of `also_broken`.
-/// When a link had this version.
-fn at(version: u64) -> String {
-    format!("2026-11-27T10:00:{version:02}.000Z")
-}
-
-fn waiting(link: &str) -> Value {
-    json!({"link_id": link, "institution": null, "episode": 1, "action": "provide_token"})
 }
 
 fn in_tests(name: &str) -> PathBuf {
@@ -116,8 +98,14 @@ async fn rust_example(name: &str) -> PathBuf {
 }
 
 /// Runs a subscriber until it has handled `notices` notices. Returns the messages to users that it printed, one each line.
-async fn subscribe(command: &mut Command, nats: &TestNats, notices: usize, file: &Path) -> Vec<Value> {
+async fn subscribe(
+    command: &mut Command,
+    (nats, relink): (&TestNats, &Relink),
+    notices: usize,
+    file: &Path,
+) -> Vec<Value> {
     let url = nats.server.url_with_login();
+    command.env("RELINK_URL", &relink.url).env("RELINK_API_TOKEN", API_TOKEN);
     let printed =
         within("a subscriber", run(command.arg(url.expose_secret()).arg(notices.to_string()).arg(file))).await;
     let printed = printed.unwrap_or_else(|error| panic!("{error}"));
@@ -144,18 +132,8 @@ async fn examples_in_every_language_report_and_subscribe() {
     let (python, subscribers) = (python().await, subscribers().await);
     // relink's own nats-server requires a login; its address for programs contains it.
     let nats = TestNats::start_with(|server| server.login = Some(ServerLogin::in_directory(&server.store_dir))).await;
-    nats.ensure(PARTITIONS).await;
-    let policy = Policy::new(PolicySettings::default()).expect("the defaults are in range");
-    let options =
-        NodeOptions { subjects: Subjects::default(), partitions: PARTITIONS, owner: "test".to_owned(), policy };
-    let node = Node::new(nats.connect().await, options, MemoryStore::default());
-    let mut phase = node.phase();
-    let shutdown = CancellationToken::new();
-    let running = tokio::spawn(node.run(shutdown.clone()));
-    within("starting the partitions", phase.wait_for(|phase| *phase == Phase::Running))
-        .await
-        .map(drop)
-        .expect("running");
+    let directory = tempfile::tempdir().expect("a directory");
+    let relink = Relink::serve(nats.server.url_with_login().expose_secret(), directory.path(), &[]).await;
 
     let report = || {
         let mut command = Command::new(&python);
@@ -174,7 +152,7 @@ async fn examples_in_every_language_report_and_subscribe() {
     });
     for (durable, mut subscriber) in subscribers {
         assert_eq!(
-            subscribe(&mut subscriber, &nats, 1, &nats.dir.path().join(durable)).await,
+            subscribe(&mut subscriber, (&nats, &relink), 1, &nats.dir.path().join(durable)).await,
             std::slice::from_ref(&expected),
             "{durable}"
         );
@@ -183,132 +161,7 @@ async fn examples_in_every_language_report_and_subscribe() {
         let info = stream.consumer_info(durable).await.expect("the consumer is durable");
         assert_eq!((info.num_pending, info.num_ack_pending), (0, 0), "{durable}");
     }
-    shutdown.cancel();
-    within("stopping", running).await.expect("no panic").expect("a clean end");
-}
-
-/// A new subscriber reads the whole history. It writes only about links that are broken now, also if the message is the one of
-/// another link of the person, and only once.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_subscriber_writes_about_no_link_that_works_again() {
-    let nats = TestNats::start_with_streams(PARTITIONS).await;
-    nats.notice("repaired", 1, 1, &[]).await;
-    nats.state("repaired", 2, "valid", None).await;
-    nats.notice("removed", 1, 1, &[]).await;
-    nats.state("removed", 2, "removed", None).await;
-    // The user of this link is in the widget already.
-    nats.notice("updating", 1, 1, &[]).await;
-    nats.state("updating", 2, "updating", Some(1)).await;
-    // Broken, repaired and broken again: only the notice of the open episode counts.
-    nats.notice("again", 1, 1, &[]).await;
-    nats.notice("again", 3, 2, &[]).await;
-    nats.state("again", 3, "invalid", Some(2)).await;
-    // Four broken links of one person. Two of them work again, and one of these broke once more.
-    nats.notice("first", 1, 1, &["second", "third", "fourth"]).await;
-    nats.state("first", 2, "valid", None).await;
-    nats.state("second", 1, "invalid", Some(1)).await;
-    nats.state("third", 2, "valid", None).await;
-    nats.state("fourth", 3, "invalid", Some(2)).await;
-    // A reminder that mentions a link whose prompt waited, and a consent that ends, with one that is renewed.
-    nats.message("reminder", "fifth", 4, json!({"episode": {"number": 1}, "also_broken": [waiting("new")]})).await;
-    nats.state("fifth", 4, "updating", Some(1)).await;
-    nats.state("new", 1, "invalid", Some(1)).await;
-    let ending = json!([{"link_id": "renewed", "institution": null, "due_at": DUE_AT}]);
-    nats.message("consent_expiring", "ending", 2, json!({"due_at": DUE_AT, "also_ending": ending})).await;
-    nats.consent("ending", 2, DUE_AT).await;
-    nats.consent("renewed", 2, "2027-12-01T00:00:00.000Z").await;
-
-    // A subscriber that was stopped sends only the last message about a link.
-    nats.notice("reminded", 1, 1, &[]).await;
-    nats.message("reminder", "reminded", 3, json!({"episode": {"number": 1}})).await;
-    let messaged = json!({"at": at(3), "mentioned": []});
-    nats.record("reminded", json!({"version": 3, "state": "invalid", "episode": {"number": 1}, "messaged": messaged}))
-        .await;
-    // The later message about the first link mentions one of the other two.
-    nats.notice("newer", 1, 1, &["named", "unnamed"]).await;
-    let messaged = json!({"at": at(3), "mentioned": [{"link_id": "named"}]});
-    nats.record("newer", json!({"version": 3, "state": "invalid", "episode": {"number": 1}, "messaged": messaged}))
-        .await;
-    nats.state("named", 1, "invalid", Some(1)).await;
-    nats.state("unnamed", 1, "invalid", Some(1)).await;
-    nats.notice("muted", 1, 1, &[]).await;
-    nats.record("muted", json!({"version": 2, "state": "invalid", "episode": {"number": 1}, "muted": true})).await;
-    let consent = json!({"due_at": DUE_AT});
-    // Two banks work again. The first link still needs its user; the second one has nothing to do.
-    nats.message("institution_restored", "asked", 2, json!({"action": "update_credentials", "episode": {"number": 1}}))
-        .await;
-    nats.state("asked", 2, "invalid", Some(1)).await;
-    nats.message("institution_restored", "waits", 2, json!({"action": "none", "episode": {"number": 1}})).await;
-    nats.state("waits", 2, "invalid", Some(1)).await;
-    nats.message("consent_expiring", "forgotten", 1, json!({"due_at": DUE_AT})).await;
-    nats.record("forgotten", json!({"version": 2, "state": "removed", "episode": null, "consent": consent})).await;
-
-    for (durable, mut subscriber) in subscribers().await {
-        // The state of this link is published after the subscriber has received its notice.
-        nats.state("behind", 4, "valid", None).await;
-        nats.notice("behind", 5, 1, &[]).await;
-        let state_follows = async {
-            let stream = nats.context.get_stream("KV_links").await.expect("the stream");
-            let mut poll = tokio::time::interval(Duration::from_millis(20));
-            loop {
-                poll.tick().await;
-                let info = stream.consumer_info(durable).await;
-                if info.is_ok_and(|info| info.num_pending == 0 && info.delivered.consumer_sequence >= 16) {
-                    break;
-                }
-            }
-            nats.state("behind", 5, "token_required", Some(1)).await;
-        };
-        let file = nats.dir.path().join(durable);
-        let subscribed = subscribe(&mut subscriber, &nats, 16, &file);
-        let (messages, ()) = tokio::join!(subscribed, within("the notices", state_follows));
-        let written: Vec<_> = messages
-            .iter()
-            .map(|message| {
-                let links = message["links"].as_array().expect("a list").iter();
-                let links: Vec<_> = links.map(|link| link["link_id"].as_str().expect("an id")).collect();
-                (message["id"].as_str().expect("an id"), links)
-            })
-            .collect();
-        let expected = [
-            ("again.3.1", vec!["again"]),
-            ("first.1.1", vec!["second"]),
-            ("fifth.4.1", vec!["new"]),
-            ("ending.2.1", vec!["ending"]),
-            ("reminded.3.1", vec!["reminded"]),
-            ("newer.1.1", vec!["unnamed"]),
-            ("asked.2.1", vec!["asked"]),
-            ("behind.5.1", vec!["behind"]),
-        ];
-        assert_eq!(written, expected, "{durable}");
-        nats.context
-            .get_stream("KV_links")
-            .await
-            .expect("the stream")
-            .purge()
-            .filter("link.notice.update_required.behind")
-            .await
-            .expect("purged");
-    }
-
-    // A consumer of the same name that starts again at the oldest notice, with the same file: the file knows all but one.
-    for (durable, mut subscriber) in subscribers().await {
-        nats.context.delete_consumer_from_stream(durable, "KV_links").await.expect("deleted");
-        let new = format!("new-{durable}");
-        nats.notice(&new, 1, 1, &[]).await;
-        nats.state(&new, 1, "invalid", Some(1)).await;
-        let messages = subscribe(&mut subscriber, &nats, 1, &nats.dir.path().join(durable)).await;
-        let ids: Vec<_> = messages.iter().map(|message| message["id"].as_str().expect("an id")).collect();
-        assert_eq!(ids.len(), 1, "{durable}: {ids:?}");
-        nats.context
-            .get_stream("KV_links")
-            .await
-            .expect("the stream")
-            .purge()
-            .filter(format!("link.notice.update_required.{new}"))
-            .await
-            .expect("purged");
-    }
+    relink.signal("TERM").await;
 }
 
 /// The whole service, and a receiver that verifies the notice with the official library of Standard Webhooks.
@@ -442,47 +295,6 @@ async fn the_asyncapi_document_is_valid() {
     let printed = within("the parser", run(Command::new("node").arg(program).arg(document))).await;
     let printed: Value = serde_json::from_str(&printed.unwrap_or_else(|error| panic!("{error}"))).expect("JSON");
     assert_eq!(printed, json!({"version": "3.1.0", "findings": []}));
-}
-
-impl TestNats {
-    /// Publishes a notice with only the fields that a subscriber reads.
-    async fn notice(&self, link: &str, version: u64, episode: u64, also_broken: &[&str]) {
-        let also_broken: Vec<_> = also_broken.iter().map(|link| waiting(link)).collect();
-        let body = json!({"episode": {"number": episode}, "also_broken": also_broken});
-        self.message("update_required", link, version, body).await;
-    }
-
-    /// A message to a user: `more` are the members that depend on its type.
-    async fn message(&self, kind: &str, link: &str, version: u64, more: Value) {
-        let mut body = json!({
-            "type": kind, "link_id": link, "external_id": null, "institution": null, "action": "provide_token",
-            "episode": null, "because": {"at": at(version)},
-        });
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert("ce-id", format!("{link}.{version}.1"));
-        let subject = format!("link.notice.{kind}.{link}");
-        let published = self.context.publish_with_headers(subject, headers, body.to_string().into()).await;
-        published.expect("sent").await.expect("stored");
-    }
-
-    /// A link that works, and whose consent ends.
-    async fn consent(&self, link: &str, version: u64, due_at: &str) {
-        let body = json!({"link_id": link, "version": version, "state": "valid", "episode": null, "consent": {"due_at": due_at}});
-        let published = self.context.publish(format!("$KV.links.{link}"), body.to_string().into()).await;
-        published.expect("sent").await.expect("stored");
-    }
-
-    async fn state(&self, link: &str, version: u64, state: &str, episode: Option<u64>) {
-        let episode = episode.map(|number| json!({"number": number}));
-        self.record(link, json!({"version": version, "state": state, "episode": episode})).await;
-    }
-
-    async fn record(&self, link: &str, mut body: Value) {
-        body["link_id"] = link.into();
-        let published = self.context.publish(format!("$KV.links.{link}"), body.to_string().into()).await;
-        published.expect("sent").await.expect("stored");
-    }
 }
 
 /// Waits until a stream has a message on this subject.

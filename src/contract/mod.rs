@@ -25,6 +25,7 @@ mod incident;
 pub mod input;
 pub mod limits;
 mod notice;
+mod notice_check;
 mod operations;
 mod output;
 mod person;
@@ -51,6 +52,7 @@ pub use input::{
     NotAnInputKind, Observation, ReadOutcome, STATUS_PAGE, Source, TOKEN_HEADER, Webhook, Widget,
 };
 pub use notice::{GapSpan, NoticeBody, NoticeContent, NoticeName, Renewal};
+pub use notice_check::{CheckedNotice, LeftOut, LeftOutWord, LinkToAskFor, NoticeToCheck};
 pub use operations::{Access, Answer, Body, Method, Operation, Row, Scope, Shape};
 pub use output::{
     Address, Because, Commit, CommittedOffset, Fence, JobBody, JobName, JournalOffset, Origin, OriginKind, RefusedBody,

@@ -11,6 +11,7 @@ use super::answers::{
     MintedToken, NotStored, Ready, Receipt, Replayed, ShownDeadLetter, Stored, StreamEvent, Summary,
 };
 use super::input::{ApiError, Command, InstitutionStatus, Webhook, Widget};
+use super::notice_check::{CheckedNotice, NoticeToCheck};
 use super::queries::{
     GET_ACTIVITY, LIST_DEAD_LETTERS, LIST_INSTITUTIONS, LIST_LINKS, LIST_PROMPTS, Parameter, STATUS_SECRET,
     WATCH_EVENTS,
@@ -85,6 +86,8 @@ pub enum Operation {
     GetHistory,
     /// `GET /v1/events`
     WatchEvents,
+    /// `POST /v1/notices/check`
+    CheckNotice,
     /// `GET /v1/prompts`
     ListPrompts,
     /// `GET /v1/prompts/held`
@@ -181,6 +184,7 @@ impl Operation {
             self,
             Self::ListLinks
                 | Self::GetLink
+                | Self::CheckNotice
                 | Self::ListPrompts
                 | Self::ListHeldPrompts
                 | Self::GetSummary
@@ -260,6 +264,16 @@ impl Operation {
                     ask again with `Last-Event-ID`, and no message is missing. For people who watch: programs that act on notices use \
                     a durable consumer of NATS.",
                 ..list("/v1/events", "Watch what happens", &EVENTS)
+            },
+            Self::CheckNotice => Row {
+                access: Access::Token(Scope::Read),
+                about: "Send the notice unchanged, before you write to the user. relink looks at all links of the notice now, and stores nothing.",
+                ..post(
+                    "/v1/notices/check",
+                    "Ask whom a notice is still about",
+                    body::<NoticeToCheck>(),
+                    const { &[answer::<CheckedNotice>(200, "The links to write to the user about.")] },
+                )
             },
             Self::ListPrompts => Row {
                 query: LIST_PROMPTS,

@@ -9,7 +9,7 @@ use super::words::{DueWord, StateWord};
 use crate::link::{Link, Policy, StateName, Timestamp};
 
 /// A link, and when relink next acts on it.
-#[derive(Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ShownLink {
     /// The state of the link.
     #[serde(flatten)]

@@ -52,6 +52,7 @@ mod institutions;
 mod links;
 mod listener;
 mod log_sample;
+mod notices;
 mod observe;
 mod openapi;
 mod pages;

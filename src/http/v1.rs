@@ -12,8 +12,8 @@ use strum::VariantArray;
 use super::auth::Caller;
 use super::problem::Problem;
 use super::{
-    SharedServer, activity, as_of, auth, dead_letters, events, institutions, links, not_found, prompts, repair, report,
-    status_now, wrong_method,
+    SharedServer, activity, as_of, auth, dead_letters, events, institutions, links, not_found, notices, prompts,
+    repair, report, status_now, wrong_method,
 };
 use crate::contract::{Operation, Scope};
 
@@ -49,6 +49,7 @@ fn handler(operation: Operation) -> Option<MethodRouter<SharedServer>> {
         Operation::GetLink => get(links::show),
         Operation::GetHistory => get(links::history),
         Operation::WatchEvents => get(events::watch),
+        Operation::CheckNotice => post(notices::check),
         Operation::ListPrompts => get(prompts::list),
         Operation::ListHeldPrompts => get(prompts::list_held),
         Operation::GetStatus => get(status_now::show),

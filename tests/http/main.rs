@@ -20,6 +20,7 @@ mod identity;
 mod killed;
 mod mcp;
 mod no_secret_in_logs;
+mod notices;
 mod openapi;
 mod operators;
 mod outbound;

@@ -207,6 +207,8 @@ fn introduce(screen: &Screen, local: &Local, args: &DevArgs) -> anyhow::Result<(
     let directory = &args.data_dir;
     let values = [
         ("RELINK_API_TOKENS", local.api_token.clone()),
+        ("RELINK_URL", format!("http://{}", local.service.http_address())),
+        ("RELINK_API_TOKEN", local.api_token.clone()),
         ("RELINK_LISTEN", local.service.http_address().to_string()),
         ("RELINK_WEBHOOK_SECRETS", local.webhook_secret.clone()),
         ("RELINK_NATS_URL", local.nats_url.expose_secret().to_owned()),
