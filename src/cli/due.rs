@@ -52,7 +52,7 @@ pub(super) fn next_steps(record: &Record, due: &[DueOfLink], around: Around, now
         StateWord::Unconfirmed => vec![of_unconfirmed(record, time_of(due, DueWord::Creation), now)],
         StateWord::Valid => of_valid(record, due, around, now),
         StateWord::Invalid | StateWord::TokenRequired => of_broken(record, due, around, now),
-        StateWord::Updating => of_updating(record, around, now),
+        StateWord::Updating => of_updating(record, due, around, now),
     };
     if record.muted && record.state != StateWord::Removed {
         let end = if around.is_adopted {
@@ -289,6 +289,9 @@ fn incident_check(time: &str, around: Around) -> String {
     }
 }
 
+/// What still keeps back a prompt that nothing else does.
+const NOT_AT_ANY_TIME: &str = ", but not in quiet hours, and not within the pause after another message to the person";
+
 /// Why the user of a broken link was not prompted, and what ends this; `None` if the prompt is sent, or nobody is to be prompted.
 fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> Option<String> {
     let is_broken = matches!(record.state, StateWord::Invalid | StateWord::TokenRequired);
@@ -304,18 +307,17 @@ fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> Option<Stri
         ),
         (PromptWord::Deferred, None) if around.bank_is_down == Some(false) => format!(
             ", because the institution had an incident. It is over: relink looks at that at {}, and then asks Belvo whether the link works \
-             again. The prompt is {published} if the link is still broken",
+             again. The prompt is {published} if the link is still broken{NOT_AT_ANY_TIME}",
             until()
         ),
         (PromptWord::Deferred, None) => format!(
             ", because the institution has an incident: many of its links failed together, or the institution is down. relink checks \
-             again at {}. `relink release` ends this wait: then the prompt is {published}, but not in quiet hours, and not within the \
-             pause after another message to the person",
+             again at {}. `relink release` ends this wait: then the prompt is {published}{NOT_AT_ANY_TIME}",
             until()
         ),
         (PromptWord::Deferred, Some(asked_at)) => format!(
             ". After the incident of the institution, relink asked Belvo at {} whether the link works again; it waits for the answer \
-             until {}. The prompt is {published} if the link is still broken",
+             until {}. The prompt is {published} if the link is still broken{NOT_AT_ANY_TIME}",
             asked_at.0,
             until()
         ),
@@ -458,7 +460,7 @@ fn reminder(record: &Record, sent_count: u32, due_at: Option<Timestamp>, around:
     )
 }
 
-fn of_updating(record: &Record, around: Around, now: Timestamp) -> Vec<String> {
+fn of_updating(record: &Record, due: &[DueOfLink], around: Around, now: Timestamp) -> Vec<String> {
     let Some(update) = &record.update else { return Vec::new() };
     let until = at(update.until.0, now);
     let bank = (around.bank_is_down == Some(true)).then(|| "The institution is down now.".to_owned());
@@ -482,7 +484,8 @@ fn of_updating(record: &Record, around: Around, now: Timestamp) -> Vec<String> {
             )
         }
     };
-    bank.into_iter().chain([step]).collect()
+    let incident = time_of(due, DueWord::Incident).map(|time| incident_check(&at(time, now), around));
+    bank.into_iter().chain([step]).chain(incident).collect()
 }
 
 #[cfg(test)]

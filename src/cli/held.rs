@@ -49,6 +49,18 @@ pub(super) fn of_moved_reminder(because: &Because, before: &Value, state: &Value
     is_moved.then(|| format!("The next reminder is moved to {to}; it was due at {from}."))
 }
 
+/// That Belvo has not answered in time, so that the prompt does not wait any more.
+pub(super) fn of_missing_answer(because: &Because, before: &Value, state: &Value) -> Option<String> {
+    let [earlier, episode] = [before, state].map(|state| &state["episode"]);
+    let asked_at = earlier["prompt_asked_at"].as_str().filter(|_| because.due == Some(DueWord::Prompt))?;
+    // In another incident, the prompt waits for its end.
+    let is_answered = episode["prompt_asked_at"].is_string() || episode["prompt"] == "deferred";
+    let is_over = earlier["number"] == episode["number"] && !is_answered;
+    is_over.then(|| {
+        format!("Belvo, asked at {asked_at}, has not answered whether the link works again, so it counts as broken.")
+    })
+}
+
 fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
     let what = what_was_due(because);
     let until = match because.to {
@@ -93,6 +105,13 @@ fn of_held(held: HeldWord, because: &Because, state: &Value) -> String {
             None => format!("The user is in the widget already, so {what} waits for the end of that attempt."),
         },
         HeldWord::OtherAnswer => {
+            // What waits is a prompt that was not sent, a reminder, or the notice that the bank works again.
+            let check_at = state["institution_outage"]["check_at"].as_str();
+            let is_restored = state["episode"]["prompt_sent"] == true && because.due != Some(DueWord::Reminder);
+            let (what, until) = match check_at.filter(|_| is_restored) {
+                Some(check_at) => ("`institution_restored`", check_at),
+                None => (what, until),
+            };
             format!("{}, so {what} waits until {until}: one message is to be about both links.", of_undecided(because))
         }
         HeldWord::Muted => format!("The link is muted, so {what} waits for `unmute`."),
@@ -220,6 +239,22 @@ mod tests {
         assert_eq!(of_moved_reminder(&late, &state(Some(first), 0), &state(Some(second), 0)), None, "it has passed");
         let waits = because(json!({"held": "quiet_hours"}));
         assert_eq!(of_moved_reminder(&waits, &state(Some(first), 0), &state(Some(second), 0)), None, "it has its own");
+    }
+
+    #[test]
+    fn an_answer_that_did_not_come_is_named() {
+        let asked = json!({"episode": {"number": 1, "prompt_asked_at": "2023-11-15T22:14:00.000Z"}});
+        let prompted = json!({"episode": {"number": 1}});
+        let timed_out = because(json!({"due": "prompt"}));
+        let text = of_missing_answer(&timed_out, &asked, &prompted).unwrap();
+        assert!(text.contains("asked at 2023-11-15T22:14:00.000Z, has not answered"), "{text}");
+        assert_eq!(of_missing_answer(&timed_out, &prompted, &prompted), None);
+        let deferred = json!({"episode": {"number": 1, "prompt": "deferred"}});
+        for again in [&asked, &deferred] {
+            assert_eq!(of_missing_answer(&timed_out, &asked, again), None, "it waits again");
+        }
+        let answered = because(json!({"event": "observed_invalid", "due": null}));
+        assert_eq!(of_missing_answer(&answered, &asked, &prompted), None);
     }
 
     #[test]

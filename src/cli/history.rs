@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::beside::Beside;
 use super::client::{History, LastState};
 use super::due::{Around, next_steps};
-use super::held::{counts_mention, of_moved_reminder, of_omission};
+use super::held::{counts_mention, of_missing_answer, of_moved_reminder, of_omission};
 use super::links::headline;
 use super::outages::{last_outage, open_outage};
 use super::output::{BOLD, DIM, colour_of, line};
@@ -309,7 +309,12 @@ fn write_transition(text: &mut String, mark: &str, because: &Because, (before, s
     let until = state["snoozed_until"].as_str().filter(|_| event == "snooze");
     let until = until.map(|until| format!(" The time: {until}.")).unwrap_or_default();
     line(text, format_args!("        {}{until}  {DIM}{event}{DIM:#}", of_transition(because)));
-    for why in [of_omission(because, state), of_moved_reminder(because, before, state)].into_iter().flatten() {
+    let sentences = [
+        of_missing_answer(because, before, state),
+        of_omission(because, state),
+        of_moved_reminder(because, before, state),
+    ];
+    for why in sentences.into_iter().flatten() {
         line(text, format_args!("        {why}"));
     }
     write_evidence(text, &because.origin);

@@ -119,7 +119,7 @@ impl TransitionBuilder<'_> {
 
     /// When Belvo should have answered about another broken link of the person. `None`: no message waits for that. While the institution of
     /// this link has an incident, only an operator lets its prompt pass, and decides for the user.
-    fn other_answer_at(&self) -> Option<Timestamp> {
+    pub(super) fn other_answer_at(&self) -> Option<Timestamp> {
         let undecided = self.person.as_ref()?.undecided.as_ref().filter(|_| self.incident.is_none())?;
         Some(undecided.asked_at.max(self.now).after(self.policy.settings().verify_wait))
     }

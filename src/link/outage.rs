@@ -10,11 +10,12 @@
 //! at most one `institution_down` for a link, and no `institution_restored` comes without it.
 //!
 //! Both notices are meant for the user. So a link that is muted or superseded gets none, and `institution_restored` waits for the end of
-//! quiet hours. `institution_down` does not wait: a user who is repairing is awake, and every other one gets no such notice in quiet hours.
+//! quiet hours. If it asks the user for a repair, it is a message like others: it also waits for Belvo's answer about another broken link of
+//! the person, and it asks for nothing that a message within the pause has asked for. `institution_down` does not wait: a user who is repairing is awake, and every other one gets no such notice in quiet hours.
 
 use super::builder::TransitionBuilder;
 use super::person::has_message;
-use super::{Effect, Event, Held, InstitutionNotices, Link, Notice, Prompt, State, Timestamp};
+use super::{Effect, Episode, Event, Held, InstitutionNotices, Link, Notice, Prompt, State, Timestamp};
 
 /// An outage of the institution that was announced for the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +86,16 @@ impl TransitionBuilder<'_> {
     fn follow_announced(&mut self, before: &Link, state: &mut State, began_at: Timestamp, check_at: Timestamp) -> bool {
         let is_over = self.incident.is_none() && !waits_with_prompt(state);
         let next_check_at = if is_over || self.is_shown_to_work(before) {
-            let allowed_at = self.link.after_quiet_hours(self.now, self.policy);
+            let answer_at = self.other_answer_at().filter(|_| self.asks_when_restored(state));
+            let allowed_at = self.link.after_quiet_hours(answer_at.unwrap_or(self.now), self.policy);
             if allowed_at <= self.now {
                 self.restore(began_at, state);
+                return true;
+            }
+            if answer_at.is_some() {
+                self.held = self.held.or(Some(Held::OtherAnswer));
+                self.link.institution_outage = Some(InstitutionOutage { began_at, check_at: Some(allowed_at) });
+                // What is known of the person makes no input useless, also if the time is the same as before.
                 return true;
             }
             self.outage_notice_at = Some(allowed_at).filter(|at| *at != check_at);
@@ -108,10 +116,7 @@ impl TransitionBuilder<'_> {
         self.link.institution_outage = is_same.then_some(InstitutionOutage { began_at, check_at: None });
         // Before a prompt or a recovery of the same step.
         let episode = state.episode().cloned();
-        let is_prompted =
-            episode.as_ref().is_some_and(|episode| episode.prompt == Prompt::Sent && episode.cause.user_can_act());
-        // A message of this moment asks the user, about this link or about another one that mentions it.
-        let asks = is_prompted && !has_message(&self.effects) && self.held != Some(Held::Mentioned);
+        let asks = self.asks_when_restored(state);
         if asks && let Some(episode) = state.episode_mut() {
             // The user is asked now, so no reminder follows at once, and no message about another link of the person.
             episode.pause_reminders(self.now, self.policy);
@@ -119,6 +124,21 @@ impl TransitionBuilder<'_> {
         }
         self.effects
             .insert(0, Effect::Notice { notice: Notice::InstitutionRestored { since: began_at, asks }, episode });
+    }
+
+    /// Whether `institution_restored` asks the user for a repair: the user was prompted, and no message of this moment, or within the pause,
+    /// about another link of the person has asked for it.
+    fn asks_when_restored(&self, state: &State) -> bool {
+        let is_asked_for = |episode: &Episode| {
+            let message = self.person.as_ref().and_then(|person| person.last_message.as_ref());
+            let message = message.filter(|message| self.now < self.pause_end(message.at));
+            message.and_then(|message| message.mentioned).is_some_and(|need| need.is_of(episode))
+        };
+        let is_prompted = |episode: &&Episode| {
+            episode.prompt == Prompt::Sent && episode.cause.user_can_act() && !is_asked_for(episode)
+        };
+        let has_message = has_message(&self.effects) || self.held == Some(Held::Mentioned);
+        !has_message && state.episode().filter(is_prompted).is_some()
     }
 
     /// Whether this step has shown that the link works.

@@ -16,8 +16,8 @@
 //! next message.
 //!
 //! Nothing is dropped: a link that is not mentioned keeps its own wait, which ends with its own message. A message also waits while the
-//! person is repairing another link. Only `institution_restored` waits for nothing but quiet hours, because relink has promised it; the
-//! messages after it wait for the pause all the same.
+//! person is repairing another link. Only `institution_restored` does not wait for the pause, because relink has promised it; the messages
+//! after it wait for the pause all the same.
 
 use std::collections::BTreeMap;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use relink::link::{Command, Event, Held, PolicySettings, Prompt, Status};
+use relink::link::{Command, Event, Held, InstitutionNotices, Notice, PolicySettings, Prompt, Status, Timestamp};
 
-use crate::family::Family;
+use crate::family::{Family, Message};
 use crate::scene::rejected;
 use crate::world::{DAY, HOUR, MINUTE, START, shift};
 
@@ -117,4 +117,55 @@ fn an_operator_who_releases_a_prompt_in_an_outage_waits_for_no_other_link() {
     family.receive(1, rejected());
     family.receive(1, Event::Command(Command::Release));
     assert_eq!(family.sent(), [(1, 0)]);
+}
+
+/// Two links of one person at one bank. The user was prompted for the first one, and looks at its page while the bank is down; the second
+/// one breaks then.
+fn with_a_promise() -> Family {
+    let institution_notices = InstitutionNotices::Repair;
+    let reminder_pause = Duration::from_secs(3600);
+    let mut family = Family::new(PolicySettings { institution_notices, reminder_pause, ..can_verify() }, 2);
+    family.links[1].profile.institution = family.links[0].profile.institution.clone();
+    family.receive(0, rejected());
+    family.wait(2 * HOUR);
+    family.is_down = true;
+    family
+}
+
+/// The messages of the next half hour.
+fn messages_within(family: &Family, begun_at: Timestamp) -> Vec<&Message> {
+    family.messages.iter().filter(|message| (begun_at..shift(begun_at, 30 * MINUTE)).contains(&message.at)).collect()
+}
+
+fn restored(family: &Family) -> Vec<(usize, usize)> {
+    let is_restored = |message: &&Message| matches!(message.notice, Notice::InstitutionRestored { .. });
+    family.messages.iter().filter(is_restored).map(|message| (message.about, message.mentioned.len())).collect()
+}
+
+#[test]
+fn the_message_that_a_bank_is_back_waits_for_the_answer_about_the_other_link() {
+    let mut family = with_a_promise();
+    family.receive(0, Event::OutageMet { by_user: true });
+    family.wait(3_000);
+    family.receive(1, rejected());
+    family.is_down = false;
+    let begun_at = family.now;
+    pass_time(&mut family, Status::Invalid, |family| family.now > shift(begun_at, 30 * MINUTE));
+    let of_outage = messages_within(&family, begun_at);
+    assert_eq!(of_outage.len(), 1, "{of_outage:?}");
+    assert_eq!(of_outage[0].mentioned.len(), 1, "it is about both links");
+}
+
+#[test]
+fn a_bank_that_is_back_asks_for_nothing_that_a_message_has_just_asked_for() {
+    let mut family = with_a_promise();
+    family.receive(1, rejected());
+    family.wait(3_000);
+    family.receive(0, Event::OutageMet { by_user: true });
+    family.is_down = false;
+    let begun_at = family.now;
+    pass_time(&mut family, Status::Invalid, |family| family.now > shift(begun_at, 30 * MINUTE));
+    assert_eq!(restored(&family), []);
+    let of_outage = messages_within(&family, begun_at);
+    assert_eq!(of_outage.len(), 1, "{of_outage:?}");
 }

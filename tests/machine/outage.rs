@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, Held, Input, InstitutionNotices, Notice, PolicySettings, Prompt, Refusal,
-    State, StateName, Status, Timestamp,
+    Breakage, Cause, Command, Effect, Event, Held, Input, InstitutionNotices, Need, Notice, PolicySettings, Prompt,
+    Refusal, State, StateName, Status, Timestamp,
 };
 
 use crate::histories::history;
@@ -291,7 +291,14 @@ proptest! {
                         let is_message = |notice: &Notice| matches!(notice, Notice::UpdateRequired | Notice::Reminder { .. } | Notice::ConsentExpiring { .. });
                         let is_asked = notices(step).any(is_message);
                         let prompted = step.link.state.episode().is_some_and(|episode| episode.prompt == Prompt::Sent && episode.cause.user_can_act());
-                        let is_mentioned = step.held == Some(Held::Mentioned);
+                        // Nor does it ask for what a message about another link has asked for within the pause.
+                        let last = received.input.person.as_ref().and_then(|person| person.last_message.as_ref());
+                        let number = step.link.state.episode().map(|episode| episode.number);
+                        let pause = history.policy.settings().reminder_pause;
+                        let is_asked_for = last.filter(|last| step.at < last.at.min(step.at).after(pause)).is_some_and(|last| {
+                            matches!(last.mentioned, Some(Need::Repair { episode, .. }) if Some(episode) == number)
+                        });
+                        let is_mentioned = step.held == Some(Held::Mentioned) || is_asked_for;
                         prop_assert_eq!(*asks, prompted && !is_asked && !is_mentioned);
                         prop_assert!(!asks || step.link.messaged.as_ref().is_some_and(|message| message.at == step.at));
                         let waits = matches!(&step.link.state, State::Invalid { episode } | State::TokenRequired { episode }

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use relink::link::{
-    Breakage, Cause, Command, Effect, Event, InstitutionNotices, Link, Notice, PERSON_LINKS_MAX, PolicySettings,
+    Breakage, Cause, Command, Effect, Event, InstitutionNotices, Link, Need, Notice, PERSON_LINKS_MAX, PolicySettings,
     Prompt, State, Status, Timestamp, UpdatePhase,
 };
 
@@ -116,6 +116,17 @@ fn act(family: &mut Family, which: usize, action: &Action, millis: i64) -> Resul
             let asks_too = |one: &&Message| one.at == message.at && one.mentioned.iter().any(|(id, _)| id == about);
             let earlier = family.messages[..number].iter().find(asks_too);
             prop_assert!(earlier.is_none(), "{message:?} {earlier:?}");
+            let last = family.messages[..number].iter().rfind(|one| one.about != message.about);
+            let last = last.filter(|last| message.at < last.at.after(pause));
+            let number = before[message.about].state.episode().map(|episode| episode.number);
+            let is_own = |(id, need): &(String, Need)| {
+                id == about && matches!(need, Need::Repair { episode, .. } if Some(*episode) == number)
+            };
+            prop_assert!(!last.is_some_and(|last| last.mentioned.iter().any(is_own)), "{message:?} {last:?}");
+            let others = before.iter().enumerate().filter(|(other, _)| *other != message.about);
+            let is_up = |link: &Link| !family.is_bank_down(link.profile.institution.as_deref());
+            let undecided = others.map(|(_, link)| link).find(|link| is_undecided(link) && is_up(link));
+            prop_assert!(undecided.is_none(), "{message:?} {undecided:?}");
             continue;
         }
         let earlier = family.messages[..number].iter().map(|earlier| earlier.at).max();

@@ -23,6 +23,28 @@ pub(crate) struct Consent {
     pub(crate) planned_end: Option<Slot>,
 }
 
+/// The status of a consent that holds.
+pub(crate) const AUTHORISED: &str = "AUTHORISED";
+
+/// The status of a consent that has ended.
+pub(crate) const EXPIRED: &str = "EXPIRED";
+
+impl Consent {
+    /// What a restart of the sandbox keeps.
+    pub(crate) fn kept(&self) -> Value {
+        let Self { id, status, created_at, expires_at, .. } = self;
+        json!({"id": id, "status": status, "created_at_ms": created_at, "expires_at_ms": expires_at})
+    }
+
+    /// The consent of a link that [`Self::kept`] described. `None`: it cannot be read.
+    pub(crate) fn of_kept(link_id: Uuid, kept: &Value) -> Option<Self> {
+        let status = [AUTHORISED, EXPIRED].into_iter().find(|status| kept["status"] == *status)?;
+        let [created_at, expires_at] = ["created_at_ms", "expires_at_ms"].map(|field| kept[field].as_i64());
+        let id = kept["id"].as_str()?.parse().ok()?;
+        Some(Self { id, link_id, status, created_at: created_at?, expires_at: expires_at?, planned_end: None })
+    }
+}
+
 /// A restriction of a valid consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsentLack {

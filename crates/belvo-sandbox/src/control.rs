@@ -160,6 +160,21 @@ impl Control {
         links.into_iter().map(Link::to_json).collect()
     }
 
+    /// All links as [`Self::restore_link`] reads them: as of [`Self::links`], each with its consent.
+    pub fn kept_links(&self) -> Vec<Value> {
+        let world = self.shared.world();
+        let mut links: Vec<&Link> = world.links.values().collect();
+        links.sort_unstable_by_key(|link| link.seq);
+        let kept = |link: &Link| {
+            let mut kept = link.to_json();
+            if let Some(consent) = world.consents.get(&link.id) {
+                kept["consent"] = consent.kept();
+            }
+            kept
+        };
+        links.into_iter().map(kept).collect()
+    }
+
     /// Sets the end of the consent to `within` from now: CONSENT/`openfinance_consent_about_to_expire`.
     pub fn consent_about_to_expire(&self, link: Uuid, within: Duration) -> Result<(), ControlError> {
         self.shared.change(|world, now| world.consent_about_to_expire(now, link, within))

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::bank::NewLink;
 use crate::bank_answer::BankAnswer;
 use crate::clock::{LATEST_MS, parse_time};
+use crate::consent::Consent;
 use crate::control::Control;
 use crate::error::ControlError;
 use crate::institution::Institution;
@@ -61,7 +62,8 @@ fn written(at_ms: i64) -> i64 {
 }
 
 impl Control {
-    /// Adds a link of an earlier sandbox, as [`Self::links`] showed it: with its id, its times and its status, and without a webhook.
+    /// Adds a link of an earlier sandbox, as [`Self::kept_links`] showed it: with its id, its times, its status and its consent, and without a
+    /// webhook. A consent that has ended meanwhile ends at once.
     ///
     /// # Errors
     /// If the institution does not exist, or a field cannot be read.
@@ -76,6 +78,8 @@ impl Control {
         let time =
             |name: &str| link[name].as_str().map(|at| parse_time(at).ok_or_else(|| unreadable(name))).transpose();
         let last_accessed_at = time("last_accessed_at")?;
+        let kept = link.get("consent").map(|kept| Consent::of_kept(id, kept).ok_or_else(|| unreadable("consent")));
+        let consent = kept.transpose()?;
         let new = NewLink {
             created_at: time("created_at")?,
             institution_user_id: link["institution_user_id"].as_str().map(str::to_owned),
@@ -84,6 +88,9 @@ impl Control {
         };
         self.shared.change(|world, now| {
             world.add_link_with_id(now, id, new);
+            if let Some(consent) = consent {
+                world.restore_consent(consent);
+            }
             if let Some(link) = world.links.get_mut(&id) {
                 link.status = status;
                 link.last_accessed_at = last_accessed_at;

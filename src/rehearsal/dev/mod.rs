@@ -258,7 +258,7 @@ impl Kept {
     }
 
     fn save(&self, belvo: &Control) -> anyhow::Result<()> {
-        let links = serde_json::to_string(&belvo.links())?;
+        let links = serde_json::to_string(&belvo.kept_links())?;
         os::write_private(&self.path, &links).with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

@@ -11,7 +11,9 @@ use super::super::bug_injector::Bug;
 use super::Checked;
 use super::machine::Transition;
 use super::person::PersonChecker;
-use crate::contract::{AlsoBroken, JobName, NoticeBody, NoticeName, Origin, Record, RefusedBody};
+use crate::contract::{
+    Action, AlsoBroken, JobName, NoticeBody, NoticeContent, NoticeName, Origin, Record, RefusedBody,
+};
 use crate::link::table::MOVES;
 use crate::link::{
     Cause, Episode, Event, EventName, Input, InstitutionNotices, Link, LinkId, Policy, Prompt, State, StateName,
@@ -50,7 +52,7 @@ pub(super) struct PendingEffects {
     /// The other links that the message to the user mentions, if there is one.
     also: Option<Vec<AlsoBroken>>,
     /// The other links that the end of an outage mentions. It asks the user, but it was promised, so it waits for no pause.
-    also_at_restoration: Vec<AlsoBroken>,
+    also_at_restoration: Option<Vec<AlsoBroken>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +67,9 @@ impl PendingEffects {
         if matches!(name, NoticeName::UpdateRequired | NoticeName::Reminder | NoticeName::ConsentExpiring) {
             self.also = Some(notice.also_broken);
         } else if name == NoticeName::InstitutionRestored {
-            self.also_at_restoration = notice.also_broken;
+            let asks =
+                matches!(notice.content, NoticeContent::InstitutionRestored { action, .. } if action != Action::None);
+            self.also_at_restoration = asks.then_some(notice.also_broken);
         }
     }
 
@@ -76,7 +80,7 @@ impl PendingEffects {
     pub(super) fn clear(&mut self) {
         self.all.clear();
         self.also = None;
-        self.also_at_restoration.clear();
+        self.also_at_restoration = None;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -160,7 +164,10 @@ impl LinkChecker {
         // The rules come first, so that a violated one is reported by its name.
         self.check_rules(&which, &before, &after, input.event.name(), record, effects, policy)?;
         self.check_outage(&which, &before, &after, input.event.name(), incident, effects, policy)?;
-        self.persons.notified(&effects.also_at_restoration);
+        if let Some(also) = &effects.also_at_restoration {
+            let checked = self.persons.check_restoration(&after, at, also, (&self.links, &self.down), policy);
+            checked.map_err(|problem| format!("{which} {problem}"))?;
+        }
         let checked = self.persons.check(&after, at, effects.also.as_deref(), (&self.links, &self.down), policy);
         checked.map_err(|problem| format!("{which} {problem}"))?;
         if !self.is_machine_wrong {

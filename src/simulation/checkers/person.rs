@@ -22,10 +22,24 @@ impl PersonChecker {
         self.messages.entry(link.clone()).and_modify(|message| *message = (*message).min(at));
     }
 
-    /// A message has mentioned the outages of these links.
-    pub(super) fn notified(&mut self, mentioned: &[AlsoBroken]) {
-        let outages = mentioned.iter().filter_map(|other| Some((other.link_id.parse().ok()?, other.episode)));
+    /// Checks an `institution_restored` that asks the user, and that mentions these links. It was promised, so it does not wait for the pause,
+    /// but for the answers about the other broken links.
+    pub(super) fn check_restoration(
+        &mut self,
+        after: &Link,
+        at: Timestamp,
+        also: &[AlsoBroken],
+        (links, down): (&BTreeMap<LinkId, Link>, &BTreeSet<String>),
+        policy: &Policy,
+    ) -> Checked {
+        let family = family_of(after, links, policy);
+        if let Some(undecided) = repairable(&family, down, policy).find(|link| is_undecided(link)) {
+            return Err(format!("asks the user, and Belvo has not answered yet about {}", undecided.id));
+        }
+        let outages = also.iter().filter_map(|other| Some((other.link_id.parse().ok()?, other.episode)));
         self.notified.extend(outages);
+        self.messages.insert(after.id.clone(), at);
+        Ok(())
     }
 
     /// Checks a state, and the message of the same step: `also` has the other links that it mentions; `None` if there is no message.
@@ -53,11 +67,9 @@ impl PersonChecker {
             if let Some(repaired) = repaired {
                 return Err(format!("sends a prompt to a person who is repairing {}", repaired.id));
             }
-            let is_up = |link: &&&Link| link.profile.institution.as_ref().is_none_or(|name| !down.contains(name));
-            let is_replaced = |old: &&&Link| family.iter().any(|new| succeeds(new, old, policy));
-            let repairable = family.iter().filter(|link| is_up(link) && !is_replaced(link));
+            let repairable = repairable(&family, down, policy);
             // In an incident only an operator lets a prompt pass, and decides for the user.
-            let may_wait = is_first && !is_late && is_up(&&after);
+            let may_wait = is_first && !is_late && is_up(after, down);
             let undecided = repairable.clone().find(|link| may_wait && is_undecided(link));
             if let Some(undecided) = undecided {
                 return Err(format!("sends a prompt, and Belvo has not answered yet about {}", undecided.id));
@@ -87,6 +99,20 @@ fn family_of<'a>(link: &Link, links: &'a BTreeMap<LinkId, Link>, policy: &Policy
     let others = links.values().filter(|other| other.id != link.id && other.profile.external_id == *person);
     let others: Vec<&Link> = others.filter(|_| is_person).collect();
     if others.len() < PERSON_LINKS_MAX { others } else { Vec::new() }
+}
+
+/// The links that may be mentioned: their banks are up, and no newer link has replaced them.
+fn repairable<'a>(
+    family: &'a [&'a Link],
+    down: &'a BTreeSet<String>,
+    policy: &'a Policy,
+) -> impl Iterator<Item = &'a Link> + Clone {
+    let is_replaced = move |old: &Link| family.iter().any(|new| succeeds(new, old, policy));
+    family.iter().copied().filter(move |link| is_up(link, down) && !is_replaced(link))
+}
+
+fn is_up(link: &Link, down: &BTreeSet<String>) -> bool {
+    link.profile.institution.as_ref().is_none_or(|name| !down.contains(name))
 }
 
 /// Whether the person holds a widget token for the link.

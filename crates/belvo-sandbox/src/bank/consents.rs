@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::bank_answer::BankAnswer;
 use crate::clock::millis;
-use crate::consent::{Consent, ConsentLack};
+use crate::consent::{AUTHORISED, Consent, ConsentLack, EXPIRED};
 use crate::error::ControlError;
 use crate::link::{AccessMode, Link, LinkStatus};
 use crate::login::LoginFailure;
@@ -20,14 +20,26 @@ impl World {
     pub(crate) fn give_consent(&mut self, now: i64, link_id: Uuid, ends_at: Option<i64>) {
         let expires_at = ends_at.unwrap_or_else(|| now + millis(CONSENT_LIFE));
         if let Some(consent) = self.consents.get_mut(&link_id) {
-            consent.status = "AUTHORISED";
+            consent.status = AUTHORISED;
             consent.expires_at = expires_at;
         } else {
             let id = self.uuid();
-            let consent = Consent { id, link_id, status: "AUTHORISED", created_at: now, expires_at, planned_end: None };
+            let consent = Consent { id, link_id, status: AUTHORISED, created_at: now, expires_at, planned_end: None };
             self.consents.insert(link_id, consent);
         }
         self.plan_consent_end(link_id);
+    }
+
+    /// Gives a link the consent that it had before a restart.
+    pub(crate) fn restore_consent(&mut self, consent: Consent) {
+        let link_id = consent.link_id;
+        let planned = self.consents.remove(&link_id).and_then(|given| given.planned_end);
+        self.schedule.take_back(planned);
+        let holds = consent.status == AUTHORISED;
+        self.consents.insert(link_id, consent);
+        if holds {
+            self.plan_consent_end(link_id);
+        }
     }
 
     /// Sets the end of the consent to `within` from now: CONSENT/`openfinance_consent_about_to_expire`.
@@ -44,7 +56,7 @@ impl World {
     /// docs do not say that the status of the link then is `invalid`; this is inferred.
     pub(crate) fn expire_consent(&mut self, now: i64, id: Uuid) -> Result<(), ControlError> {
         let (link, consent) = self.consent_of(id)?;
-        consent.status = "EXPIRED";
+        consent.status = EXPIRED;
         consent.expires_at = now;
         link.status = LinkStatus::Invalid;
         link.login = BankAnswer::Fails(LoginFailure::MissingCredentials);

@@ -359,14 +359,21 @@ async fn a_restarted_sandbox_has_the_links_of_before_and_knows_their_users() {
     let earlier = NewFleetLink { created_at_ms: Some(1_700_000_000_000), ..name.clone() };
     first.control.add_fleet_link(earlier).unwrap();
     first.control.add_fleet_link(name.clone()).unwrap();
+    for _ in 0..2 {
+        let consent = NewFleetLink { institution: "ofmockbank_br_retail".into(), ..NewFleetLink::default() };
+        first.control.add_fleet_link(consent).unwrap();
+    }
     let links = first.control.links();
+    first.control.expire_consent(links[2]["id"].as_str().unwrap().parse().unwrap()).unwrap();
+    let links = first.control.kept_links();
     let (now, access) = (links[1]["created_at"].as_str(), links[1]["last_accessed_at"].as_str());
     assert_eq!(access, now, "nobody has had access to the account in the future");
 
     let second = Fixture::with(|config| config.seed = 7).await;
     links.iter().for_each(|link| second.control.restore_link(link).unwrap());
-    let restored = second.control.links();
-    for field in ["id", "created_at", "last_accessed_at", "institution_user_id", "external_id", "status"] {
+    let restored = second.control.kept_links();
+    assert_eq!((&links[2]["consent"]["status"], links[3]["consent"].is_object()), (&json!("EXPIRED"), true));
+    for field in ["consent", "id", "created_at", "last_accessed_at", "institution_user_id", "external_id", "status"] {
         assert!(links.iter().zip(&restored).all(|(link, again)| link[field] == again[field]), "{field}: {restored:?}");
     }
     let anew = second.control.add_fleet_link(name).unwrap();
