@@ -199,9 +199,13 @@ function ofBroken({ episode, muted, because, successor, last_mention: mention, s
     : [{ text: "No reminder is due. relink waits until the user repairs the link." }];
 }
 
-function ofUpdating({ update }) {
+function ofUpdating({ update, due, institution_down_since: isDown }) {
   if (!update) return [];
-  return update.phase === "with_user"
-    ? [{ text: "The user may finish the repair. If no result arrives, the attempt ends", at: update.until }]
-    : [{ text: "relink asks Belvo whether the link works. It publishes `recovered` only with that proof, and waits until", at: update.until }];
+  const step = update.phase === "with_user"
+    ? { text: "The user may finish the repair. If no result arrives, the attempt ends", at: update.until }
+    : { text: "relink asks Belvo whether the link works. It publishes `recovered` only with that proof, and waits until", at: update.until };
+  const at = due?.find(({ what }) => what === "incident")?.at;
+  if (!at) return [step];
+  return [step, { text: isDown ? "Your application was notified that the institution is down. relink looks whether it works again"
+    : "The institution works again. relink publishes `institution_restored`, but not in quiet hours", at }];
 }
