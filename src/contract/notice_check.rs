@@ -64,7 +64,7 @@ pub struct CheckedNotice {
     /// The other links of the notice, and why the user is not to be asked about them.
     pub left_out: Vec<LeftOut>,
     /// The bank of one of `links` is down, so the user can do nothing now: do not write yet, and check the notice again after this many
-    /// seconds.
+    /// seconds. Not for a link whose prompt an operator has released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_again_secs: Option<u64>,
 }
@@ -156,8 +156,8 @@ impl NoticeToCheck {
                 checked.left_out.push(LeftOut { link_id: claim.link_id.to_owned(), reason });
                 continue;
             }
-            if link.is_some_and(|link| link.institution_down_since.is_some()) {
-                checked.check_again_secs = Some(bank_pause.as_secs());
+            if link.is_some_and(waits_for_bank) {
+                checked.check_again_secs = Some(bank_pause.as_secs().max(1));
             }
             checked.links.push(claim.link());
         }
@@ -221,6 +221,12 @@ impl NoticeToCheck {
         let is_mentioned = link.last_mention.as_ref().is_some_and(|mention| is_newer(mention.at));
         outage.or((has_newer || is_mentioned).then_some(LeftOutWord::NewerMessage))
     }
+}
+
+/// Whether the bank of the link is down. An operator who has released the prompt has decided that the user is asked all the same.
+fn waits_for_bank(link: &ShownLink) -> bool {
+    let is_released = link.record.episode.as_ref().is_some_and(|episode| episode.prompt_released);
+    link.institution_down_since.is_some() && !is_released
 }
 
 impl Claim<'_> {

@@ -10,7 +10,7 @@ use super::surroundings::SurroundingsReader;
 use super::{SharedServer, body};
 use crate::belvo::read_json;
 use crate::contract::{CheckedNotice, NoticeToCheck};
-use crate::link::LinkId;
+use crate::link::{LinkId, PERSON_LINKS_MAX};
 use crate::store::Store;
 
 pub(super) async fn check(
@@ -25,6 +25,10 @@ pub(super) async fn check(
         )
     })?;
     let ids = notice.link_ids();
+    if ids.len() > PERSON_LINKS_MAX {
+        let detail = format!("A notice is about {PERSON_LINKS_MAX} links at most, and this body has {}.", ids.len());
+        return Err(Problem::new(Kind::WrongShape, detail));
+    }
     let read = move |store: &dyn Store| {
         let reader = SurroundingsReader::new(store)?;
         let mut found = Vec::new();

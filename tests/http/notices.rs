@@ -41,4 +41,11 @@ async fn a_body_that_is_no_notice_is_refused_with_the_reason() {
         refused.problem(422, "wrong-shape");
         assert!(refused.text.contains("as relink published it"), "{}", refused.text);
     }
+    let other =
+        |n: u32| json!({"link_id": format!("l{n}"), "institution": null, "episode": 1, "action": "provide_token"});
+    let mut too_many = notice("own");
+    too_many["also_broken"] = (0..64).map(other).collect();
+    let refused = bench.post("/v1/notices/check", too_many).await;
+    refused.problem(422, "wrong-shape");
+    assert!(refused.text.contains("64 links at most"), "{}", refused.text);
 }

@@ -150,6 +150,9 @@ fn a_bank_that_is_down_keeps_the_whole_message_back() {
     link.institution_down_since = serde_json::from_value(json!(LATER)).unwrap();
     let checked = check(&notice(json!({})), vec![link.clone()]);
     assert_eq!((checked.links.len(), checked.check_again_secs), (1, Some(600)));
+    let mut released = link.clone();
+    released.record = broken("own", json!({"episode": {"prompt_released": true}})).record;
+    assert_eq!(check(&notice(json!({})), vec![released]).check_again_secs, None, "an operator has decided");
     // Nobody is asked about a link that works again.
     link.record = works("own", json!({})).record;
     assert_eq!(check(&notice(json!({})), vec![link]).check_again_secs, None);
