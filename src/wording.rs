@@ -140,7 +140,7 @@ pub fn of_known_already(command: &str) -> Option<&'static str> {
         "snooze" => "the link is snoozed until this time already",
         "unsupersede" => "the link is not superseded by a newer link",
         "release" => {
-            "a newer link of the same user works, so nobody is prompted for this one; `relink unsupersede` reverses this"
+            "a newer link of the same user has replaced this one, so nobody is prompted for it; `relink unsupersede` reverses this"
         }
         _ => return None,
     })

@@ -127,6 +127,8 @@ fn first_seed_of(bug: Bug) -> u64 {
         Bug::SuccessorsIgnored => 20,
         // A prompt must be deferred of a link whose user does not know of the outage: 19 finds it.
         Bug::DeferralNeverEnds => 15,
+        // Two links of one person must break in one outage, and be asked about at different times: 88 finds it.
+        Bug::OtherAnswerNotAwaited => 80,
         _found_by_most_seeds => 0,
     }
 }

@@ -117,6 +117,9 @@ pub(super) fn next_in_short(record: &Record, due: &[DueOfLink], around: Around, 
                 (PromptWord::Deferred, Some(false)) => "check after the incident",
                 (PromptWord::Deferred, _) => "check of the incident",
                 (_, Some(true)) if !episode.prompt_released => "prompt, if the bank is up,",
+                (PromptWord::Postponed, _) if record.because.held == Some(HeldWord::OtherAnswer) => {
+                    "prompt, if Belvo has answered,"
+                }
                 _ => "prompt",
             };
             format!("{what} {until}")
@@ -331,6 +334,11 @@ fn unsent_prompt(record: &Record, around: Around, now: Timestamp) -> Option<Stri
         (PromptWord::Postponed, _) if around.bank_is_down == Some(true) && !episode.prompt_released => format!(
             ": {}. The wait ends at {}. The institution is down now: if it is still down then, the prompt waits for it. `relink release` \
              ends that second wait",
+            reason_of_wait(record),
+            until()
+        ),
+        (PromptWord::Postponed, _) if record.because.held == Some(HeldWord::OtherAnswer) => format!(
+            ": {}. relink looks again at {}. The prompt is {published} then, if Belvo has answered; it waits for the reminder pause at most",
             reason_of_wait(record),
             until()
         ),

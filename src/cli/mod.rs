@@ -128,13 +128,13 @@ enum Command {
     /// Stop the prompts and reminders to the user of a link
     #[command(after_help = commands::EXAMPLES)]
     Mute(commands::CommandArgs),
-    /// End `mute`; a prompt that was not sent is sent now, if the link is still broken
+    /// End `mute`; a prompt that was not sent is sent when the user may get a message, if the link is still broken
     #[command(after_help = commands::EXAMPLES)]
     Unmute(commands::CommandArgs),
     /// Postpone the reminders to the user of a link
     #[command(after_help = commands::EXAMPLES)]
     Snooze(commands::SnoozeArgs),
-    /// Ask the user about an old link again, although a newer link of the same user works
+    /// Ask the user about an old link again, although a newer link of the same user has replaced it
     #[command(after_help = commands::EXAMPLES)]
     Unsupersede(commands::CommandArgs),
     /// Prompt the user of a link, although the link is muted or its institution has an incident

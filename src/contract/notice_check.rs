@@ -8,13 +8,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::person::{AlsoBroken, AlsoEnding};
+use super::record::EpisodeRecord;
 use super::rfc3339::At;
 use super::shown_link::ShownLink;
 use super::words::{Action, StateWord};
+use crate::link::Timestamp;
 
 /// A notice as relink published it. Only these fields decide; the others are ignored.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct NoticeToCheck {
+    /// The type of the notice.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
     /// Belvo's id of the link.
     pub link_id: String,
     /// Belvo's name of the institution.
@@ -63,8 +68,8 @@ pub struct CheckedNotice {
     pub links: Vec<LinkToAskFor>,
     /// The other links of the notice, and why the user is not to be asked about them.
     pub left_out: Vec<LeftOut>,
-    /// The bank of one of `links` is down, so the user can do nothing now: do not write yet, and check the notice again after this many
-    /// seconds. Not for a link whose prompt an operator has released.
+    /// The banks of all `links` are down, so the user can do nothing now: do not write yet, and check the notice again after this many
+    /// seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_again_secs: Option<u64>,
 }
@@ -117,7 +122,11 @@ pub enum LeftOutWord {
     Renewed,
     /// The link is broken by now. Its outage has a message of its own.
     Broken,
-    /// A newer message is about this link, or mentions it.
+    /// An operator has postponed the reminders of the link.
+    Snoozed,
+    /// The bank of this link is down, and another link of the notice can be repaired now. A later message asks for this one.
+    BankIsDown,
+    /// A newer message is about this link, mentions it, or is due and follows soon.
     NewerMessage,
 }
 
@@ -138,28 +147,38 @@ enum Need {
 }
 
 impl NoticeToCheck {
+    fn is_reminder(&self) -> bool {
+        self.kind.as_deref() == Some("reminder")
+    }
+
     /// The ids of all links of the notice.
     pub fn link_ids(&self) -> BTreeSet<String> {
         self.claims().map(|claim| claim.link_id.to_owned()).collect()
     }
 
-    /// Whom the notice is about, if these are its links now. While a bank is down, the notice is to be checked again after `bank_pause`.
-    pub fn check(&self, links: &BTreeMap<String, ShownLink>, bank_pause: Duration) -> CheckedNotice {
+    /// Whom the notice is about at `now`, if these are its links. While their banks are down, the notice is to be checked again after
+    /// `bank_pause`.
+    pub fn check(&self, links: &BTreeMap<String, ShownLink>, now: Timestamp, bank_pause: Duration) -> CheckedNotice {
         let in_newer_message = self.in_newer_message(links);
         let mut checked = CheckedNotice { links: Vec::new(), left_out: Vec::new(), check_again_secs: None };
+        let mut waiting = Vec::new();
         for claim in self.claims() {
             let link = links.get(claim.link_id);
             let reason = self
-                .why_left_out(&claim, link)
+                .why_left_out(&claim, link, now)
                 .or_else(|| in_newer_message.contains(claim.link_id).then_some(LeftOutWord::NewerMessage));
-            if let Some(reason) = reason {
-                checked.left_out.push(LeftOut { link_id: claim.link_id.to_owned(), reason });
-                continue;
+            match reason {
+                Some(reason) => checked.left_out.push(LeftOut { link_id: claim.link_id.to_owned(), reason }),
+                None if link.is_some_and(waits_for_bank) => waiting.push(claim.link()),
+                None => checked.links.push(claim.link()),
             }
-            if link.is_some_and(waits_for_bank) {
-                checked.check_again_secs = Some(bank_pause.as_secs().max(1));
-            }
-            checked.links.push(claim.link());
+        }
+        if checked.links.is_empty() && !waiting.is_empty() {
+            checked.links = waiting;
+            checked.check_again_secs = Some(bank_pause.as_secs().max(1));
+        } else {
+            let left_out = |link: LinkToAskFor| LeftOut { link_id: link.link_id, reason: LeftOutWord::BankIsDown };
+            checked.left_out.extend(waiting.into_iter().map(left_out));
         }
         checked
     }
@@ -198,7 +217,7 @@ impl NoticeToCheck {
         mentioned.chain(newer.map(|_| self.link_id.as_str())).collect()
     }
 
-    fn why_left_out(&self, claim: &Claim<'_>, link: Option<&ShownLink>) -> Option<LeftOutWord> {
+    fn why_left_out(&self, claim: &Claim<'_>, link: Option<&ShownLink>, now: Timestamp) -> Option<LeftOutWord> {
         if claim.action == Action::None {
             return Some(LeftOutWord::NothingToDo);
         }
@@ -213,6 +232,14 @@ impl NoticeToCheck {
             (Need::Repair(_), None) => Some(LeftOutWord::Repaired),
             (Need::Repair(_), Some(episode)) if episode.superseded_by.is_some() => Some(LeftOutWord::Superseded),
             (Need::Repair(_), Some(_)) if record.state == StateWord::Updating => Some(LeftOutWord::Updating),
+            // The prompt comes in spite of a snooze.
+            (Need::Repair(_), Some(_)) if self.is_reminder() && record.snoozed_until.is_some_and(|at| now < at.0) => {
+                Some(LeftOutWord::Snoozed)
+            }
+            // A mention counts as the next message about the mentioned link, which does not follow then.
+            (Need::Repair(_), Some(episode)) if claim.link_id == self.link_id && is_asked_again_soon(link, episode) => {
+                Some(LeftOutWord::NewerMessage)
+            }
             (Need::Repair(_), Some(_)) => None,
             (Need::Renewal(_), Some(_)) => Some(LeftOutWord::Broken),
             (Need::Renewal(due_at), None) => (consent_ends_at != *due_at).then_some(LeftOutWord::Renewed),
@@ -221,6 +248,14 @@ impl NoticeToCheck {
         let is_mentioned = link.last_mention.as_ref().is_some_and(|mention| is_newer(mention.at));
         outage.or((has_newer || is_mentioned).then_some(LeftOutWord::NewerMessage))
     }
+}
+
+/// Whether the next message about the link is due already, and only waits for the end of what kept it back: an overdue reminder, or the
+/// notice that the bank works again.
+fn is_asked_again_soon(link: &ShownLink, episode: &EpisodeRecord) -> bool {
+    let is_announced = link.record.institution_outage.as_ref().is_some_and(|outage| outage.check_at.is_some());
+    let is_promised = is_announced && episode.prompt_sent;
+    link.institution_down_since.is_none() && (episode.reminder_waits_since.is_some() || is_promised)
 }
 
 /// Whether the bank of the link is down. An operator who has released the prompt has decided that the user is asked all the same.

@@ -18,11 +18,16 @@ pub(super) async fn check(
     request: Request,
 ) -> Result<Json<CheckedNotice>, Problem> {
     let body = body::read_json(request).await?;
-    let notice: NoticeToCheck = serde_json::from_value(read_json(&body)?).map_err(|error| {
-        Problem::new(
-            Kind::WrongShape,
-            format!("The body must be a notice as relink published it on `link.notice.>`, unchanged: {error}."),
-        )
+    let value = read_json(&body)?;
+    // serde reads a list as the fields of an object in their order.
+    let notice = if value.is_object() {
+        serde_json::from_value::<NoticeToCheck>(value).map_err(|error| error.to_string())
+    } else {
+        Err("it is no object".to_owned())
+    };
+    let notice = notice.map_err(|problem| {
+        let detail = "The body must be a notice as relink published it on `link.notice.>`, unchanged";
+        Problem::new(Kind::WrongShape, format!("{detail}: {problem}."))
     })?;
     let ids = notice.link_ids();
     if ids.len() > PERSON_LINKS_MAX {
@@ -42,5 +47,5 @@ pub(super) async fn check(
     let found = server.read_store(read).await?;
     let links = found.iter().map(|(id, link)| Ok((id.clone(), link.show(&server)?)));
     let links = links.collect::<Result<BTreeMap<_, _>, Problem>>()?;
-    Ok(Json(notice.check(&links, server.policy.settings().incident_wait)))
+    Ok(Json(notice.check(&links, server.clock.now(), server.policy.settings().incident_wait)))
 }

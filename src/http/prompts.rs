@@ -27,9 +27,10 @@ pub(super) async fn list(
     Extension(client): Extension<ClientGone>,
     query: Query,
 ) -> Result<Json<LinksPage>, Problem> {
-    // While a bank is down, its users can do nothing.
+    // While a bank is down, its users can do nothing, unless an operator who knows better has released the prompt.
     let down = server.read_store(Down::read).await?;
-    let is_up = |link: &Link| down.since(link).is_none();
+    let is_released = |link: &Link| link.state.episode().is_some_and(|episode| episode.is_released);
+    let is_up = |link: &Link| down.since(link).is_none() || is_released(link);
     let is_listed = |link: &Link, is_mentioned| (link.is_asked_for() || is_mentioned) && is_up(link);
     page(&server, &client, &query, is_listed).await
 }

@@ -48,6 +48,8 @@ pub enum Bug {
     PauseIgnored,
     /// Users get messages in quiet hours.
     QuietHoursIgnored,
+    /// A prompt does not wait for Belvo's answer about another broken link of the person.
+    OtherAnswerNotAwaited,
     /// A message leaves out one of the other links that wait.
     MentionDropped,
     /// Each step of a link that is known to be broken prompts again.

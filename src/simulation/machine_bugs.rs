@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use super::bug_injector::Bug;
-use crate::contract::{Action, Address, At, NoticeBody, NoticeContent, NoticeName, Record};
+use crate::contract::{Action, Address, At, Because, HeldWord, NoticeBody, NoticeContent, NoticeName, Record};
 use crate::engine::{Message, Outgoing};
-use crate::link::{Due, InstitutionNotices, Link, Policy, Prompt, State, Supersede};
+use crate::link::{Due, Episode, InstitutionNotices, Link, Policy, Prompt, State, Supersede};
 use crate::store::Changes;
 
 impl Bug {
@@ -18,6 +18,7 @@ impl Bug {
         Some(match self {
             Self::PersonsIgnored | Self::PauseIgnored => "sends a message to a person who got one",
             Self::MentionDropped => "in its message, and",
+            Self::OtherAnswerNotAwaited => "Belvo has not answered yet about",
             Self::PromptOnEveryWebhook => "prompts twice in one episode",
             Self::RungAnnouncedAgain => "announces the end of a consent twice",
             Self::QuietHoursIgnored => "sends a message to a user in quiet hours",
@@ -72,7 +73,7 @@ impl Bug {
         let Message { id, at, body, .. } = &sent.message;
         let record = Record::parse(body).ok()?;
         let link = record.link().ok()?;
-        let content = self.content(&link)?;
+        let content = self.content(&link, &record.because)?;
         let notice = NoticeBody {
             link_id: link.id.to_string(),
             external_id: None,
@@ -92,7 +93,7 @@ impl Bug {
         Some(Outgoing { partition: sent.partition, fence: None, message })
     }
 
-    fn content(self, link: &Link) -> Option<NoticeContent> {
+    fn content(self, link: &Link, because: &Because) -> Option<NoticeContent> {
         let (prompt, reminder) = (
             NoticeContent::UpdateRequired { action: Action::None },
             NoticeContent::Reminder { action: Action::None, number: 1 },
@@ -103,6 +104,11 @@ impl Bug {
         };
         let works = matches!(link.state, State::Valid { .. });
         match self {
+            Self::OtherAnswerNotAwaited => {
+                let waits = |episode: &&Episode| matches!(episode.prompt, Prompt::Postponed { .. });
+                let is_held = because.held == Some(HeldWord::OtherAnswer);
+                broken.filter(waits).filter(|_| is_held).map(|_| prompt)
+            }
             Self::PromptOnEveryWebhook => broken.filter(|episode| episode.prompt == Prompt::Sent).map(|_| prompt),
             Self::AskedInOutage => {
                 broken.filter(|episode| matches!(episode.prompt, Prompt::Deferred { .. })).map(|_| prompt)

@@ -403,7 +403,7 @@ async fn a_command_waits_for_its_result() {
     };
     let output = command(&bench, &["release"], release).await;
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(!output.status.success() && text.contains("a newer link of the same user works"), "{text}");
+    assert!(!output.status.success() && text.contains("a newer link of the same user has replaced this one"), "{text}");
 
     // A link that is removed from the store while the command is on its way.
     let bench = Bench::new().await;

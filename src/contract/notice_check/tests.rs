@@ -49,7 +49,7 @@ fn notice(fields: Value) -> NoticeToCheck {
 
 fn check(notice: &NoticeToCheck, links: Vec<ShownLink>) -> CheckedNotice {
     let links = links.into_iter().map(|link| (link.record.link_id.clone(), link)).collect();
-    notice.check(&links, Duration::from_secs(600))
+    notice.check(&links, LATER.parse().unwrap(), Duration::from_secs(600))
 }
 
 /// Why the link of a prompt is left out.
@@ -142,6 +142,46 @@ fn a_notice_that_asks_for_nothing_leads_to_no_message() {
         let checked = check(&notice(fields), vec![broken("own", json!({}))]);
         assert_eq!(checked.left_out[0].reason, LeftOutWord::NothingToDo);
     }
+}
+
+#[test]
+fn a_reminder_of_a_snoozed_link_is_left_out_and_its_prompt_is_not() {
+    let snoozed = || broken("own", json!({"snoozed_until": "2026-11-28T00:00:00.000Z"}));
+    assert_eq!(reason(snoozed()), None);
+    let reminder = notice(json!({"type": "reminder"}));
+    assert_eq!(check(&reminder, vec![snoozed()]).left_out[0].reason, LeftOutWord::Snoozed);
+    let over = broken("own", json!({"snoozed_until": NOTICE_AT}));
+    assert_eq!(check(&reminder, vec![over]).links.len(), 1);
+}
+
+/// A notice that has waited for a bank is not followed by another message about the same link some seconds later.
+#[test]
+fn a_notice_is_left_out_if_the_next_message_is_due_already() {
+    for fields in [
+        json!({"episode": {"reminder_waits_since": NOTICE_AT}}),
+        json!({"institution_outage": {"began_at": NOTICE_AT, "check_at": LATER}}),
+    ] {
+        let mut link = broken("own", fields);
+        assert_eq!(reason(link.clone()), Some(LeftOutWord::NewerMessage));
+        link.institution_down_since = serde_json::from_value(json!(NOTICE_AT)).unwrap();
+        assert_eq!(reason(link.clone()), None, "while the bank is down, this notice waits too");
+        // A mention counts as the message that would follow.
+        link.institution_down_since = None;
+        let other = json!({"link_id": "own", "institution": null, "episode": 1, "action": "provide_token"});
+        let checked = check(&notice(json!({"link_id": "first", "also_broken": [other]})), vec![link]);
+        assert_eq!(checked.links.len(), 1, "{checked:?}");
+    }
+}
+
+#[test]
+fn a_link_at_a_bank_that_is_down_keeps_no_other_link_back() {
+    let other = json!({"link_id": "other", "institution": null, "episode": 1, "action": "provide_token"});
+    let notice = notice(json!({"also_broken": [other]}));
+    let mut own = broken("own", json!({}));
+    own.institution_down_since = serde_json::from_value(json!(LATER)).unwrap();
+    let checked = check(&notice, vec![own, broken("other", json!({}))]);
+    assert_eq!((checked.links[0].link_id.as_str(), checked.check_again_secs), ("other", None));
+    assert_eq!(checked.left_out, [LeftOut { link_id: "own".to_owned(), reason: LeftOutWord::BankIsDown }]);
 }
 
 #[test]

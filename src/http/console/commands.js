@@ -7,7 +7,7 @@ const COMMANDS = {
   mute: { name: "Mute", about: "The user of the link is neither prompted nor reminded until somebody ends this." },
   unmute: { name: "Unmute", about: "The user gets prompts and reminders again. A prompt that was not sent is sent now, if the link is still broken." },
   snooze: { name: "Snooze", about: "The user is not reminded before the time that you choose.", hasTime: true },
-  unsupersede: { name: "Ask again", about: "The user is asked about this link again, although a newer link of the same user works." },
+  unsupersede: { name: "Ask again", about: "The user is asked about this link again, although a newer link of the same user has replaced it." },
   release: { name: "Release", object: "the prompt of the link", about: "The user of the link is prompted now, also if the link is muted or its institution has an incident. A mute ends. If the person got a message a short time before, or in quiet hours, the prompt waits for the end of that." },
   forget: { name: "Forget", about: "relink removes this link for ever and ignores all later messages about it. The link stays at Belvo. This cannot be undone.", isFinal: true },
 };

@@ -178,7 +178,8 @@ function ofBroken({ episode, muted, because, successor, last_mention: mention, s
     return [{ text: `The user gets no prompt of its own about this link: the message about the link ${mention.link_id} mentioned this one, and counts as it. relink notes this`, at: until }];
   }
   if (episode.prompt === "postponed") {
-    const next = isDown && !episode.prompt_released ? "The institution is down too. relink looks again" : "The prompt is published";
+    const looksAgain = because?.held === "other_answer" ? "relink looks again" : "The prompt is published";
+    const next = isDown && !episode.prompt_released ? "The institution is down too. relink looks again" : looksAgain;
     return [{ text: `The user has not been prompted. ${ofWait(because)} ${next}`, at: until }];
   }
   if (episode.prompt === "unidentified") return [{ text: "The user has not been prompted, because relink asks Belvo first whose link it is. The prompt is published, if the link is still broken, at the latest", at: until }];
